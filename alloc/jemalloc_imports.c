@@ -1,0 +1,62 @@
+/* What the linked-in copy of jemalloc (scripts/jemalloc-object.sh) calls in place of libc's, libm's and libgcc_s's
+ * functions, because we live in other people's processes. No data, no state.
+ *
+ * It is configured by ms_je_malloc_conf alone, its profiler is never turned on, and the calls that only the profiler
+ * makes have no meaning here. */
+#include "config.h"
+
+#if MS_HAVE_JEMALLOC
+#include <errno.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* MALLOC_CONF and /etc/malloc.conf steer the program's own jemalloc, not this one. */
+char *ms_je_import_secure_getenv(const char *name);
+char *ms_je_import_secure_getenv(const char *name) {
+    (void)name;
+    return NULL;
+}
+
+ssize_t ms_je_import_readlink(const char *path, char *buffer, size_t bytes);
+ssize_t ms_je_import_readlink(const char *path, char *buffer, size_t bytes) {
+    (void)path, (void)buffer, (void)bytes;
+    errno = ENOENT;
+    return -1;
+}
+
+/* Asked for the pthread_create behind a wrapper; NULL makes jemalloc use the plain name. dlsym itself may allocate. */
+void *ms_je_import_dlsym(void *handle, const char *symbol);
+void *ms_je_import_dlsym(void *handle, const char *symbol) {
+    (void)handle, (void)symbol;
+    return NULL;
+}
+
+/* jemalloc warms the unwinder up even when it does not profile. 5 is _URC_END_OF_STACK: there are no frames. */
+int ms_je_import_Unwind_Backtrace(void *callback, void *argument);
+int ms_je_import_Unwind_Backtrace(void *callback, void *argument) {
+    (void)callback, (void)argument;
+    return 5;
+}
+
+unsigned long ms_je_import_Unwind_GetIP(void *context);
+unsigned long ms_je_import_Unwind_GetIP(void *context) {
+    (void)context;
+    return 0;
+}
+
+double ms_je_import_log(double x);
+double ms_je_import_exp(double x);
+double ms_je_import_round(double x);
+double ms_je_import_log(double x) {
+    (void)x;
+    __builtin_trap();
+}
+double ms_je_import_exp(double x) {
+    (void)x;
+    __builtin_trap();
+}
+double ms_je_import_round(double x) {
+    (void)x;
+    __builtin_trap();
+}
+#endif
