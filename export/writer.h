@@ -1,0 +1,45 @@
+/* A buffered byte sink, safe inside a process whose heap is being described: it never calls malloc or stdio, only
+ * mmap, open, write, close and munmap.
+ *
+ * The caller owns the ms_writer_t (usually on the stack); its 64 KiB buffer is mapped by the opening call and unmapped
+ * by ms_writer_close(), which must follow every opening call, failed ones too.
+ * Invariants: used <= MS_WRITER_BYTES; the first error sticks, and after it nothing more reaches the drain. */
+#ifndef MS_EXPORT_WRITER_H
+#define MS_EXPORT_WRITER_H
+
+#include <stddef.h>
+
+#define MS_WRITER_BYTES ((size_t)64 * 1024)
+
+/* Takes n bytes (n > 0) onward. Returns 0 or an errno value. */
+typedef int (*ms_writer_drain_t)(void *context, const void *bytes, size_t n);
+
+typedef struct ms_writer {
+    unsigned char *buffer; /* MS_WRITER_BYTES, NULL when it could not be mapped or after close */
+    size_t used;           /* bytes in buffer not yet drained */
+    int error;             /* errno of the first failure, 0 while all is well */
+    int fd;                /* -1: no file behind this writer */
+    int owns_fd;           /* close() fd at the end */
+    ms_writer_drain_t drain;
+    void *context;
+} ms_writer_t;
+
+/* Creates or truncates the file at `path` (mode 0666 & ~umask, close-on-exec). A directory is EISDIR and stays as it
+ * is. Returns 0 or the errno value, which also sticks to the writer. */
+int ms_writer_open(ms_writer_t *writer, const char *path);
+
+/* Writes to an open descriptor, which stays open after ms_writer_close(). Returns 0 or errno. */
+int ms_writer_fd(ms_writer_t *writer, int fd);
+
+/* Hands full buffers to `drain` instead of a descriptor. Returns 0 or errno. */
+int ms_writer_sink(ms_writer_t *writer, ms_writer_drain_t drain, void *context);
+
+/* Appends n bytes. Errors stick and are told by ms_writer_close(); ask writer->error to stop early. */
+void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n);
+void ms_writer_text(ms_writer_t *writer, const char *text); /* the bytes of a C string */
+
+/* Drains what is buffered and releases the buffer (and the file of ms_writer_open). Returns 0 or the errno value of
+ * the first thing that failed, close() included. What was written stays, whatever failed. */
+int ms_writer_close(ms_writer_t *writer);
+
+#endif
