@@ -1,0 +1,214 @@
+/* The arena: what one thread allocates from, and the fast paths of malloc and free.
+ *
+ *     malloc -> ms_allocate ------------------------------ a block from the arena's list of its class
+ *                 | list empty, size > 1 KiB, first call
+ *                 +-> ms_allocate_slow -> refill: inbox, slabs with room, a new slab; large blocks; aligned blocks
+ *                 | countdown expired
+ *                 +-> ms_allocate_due -> settle (peaks, age, ...), sample
+ *     free   -> ms_release ------------------------------- onto the arena's list of its class
+ *                 | list has had its share of frees
+ *                 +-> ms_release_full -> flush half of the list to its slabs, empty slabs to the pool
+ *                 | anything special: NULL, other task, other thread, tracked, aligned, large, corrupted, ...
+ *                 +-> ms_release_slow
+ *
+ * Everything in an arena is written by the thread that runs it, except `inbox`. Other threads read the counters with
+ * relaxed loads. Every class has one list of free blocks per arena, which hides the slabs: neither malloc nor free
+ * touches slab data. The countdown to the next due event is at the same time the counter of allocated bytes, and the
+ * room left in a list is at the same time the counter of frees. */
+#ifndef MS_ALLOC_ARENA_H
+#define MS_ALLOC_ARENA_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "alloc/os.h"
+#include "alloc/size_class.h"
+#include "alloc/slab.h"
+#include "tracking/cells.h"
+#include "tracking/header.h"
+
+struct ms_thread;
+struct ms_unwind_thread;
+
+/* Life of an arena; transitions in alloc/thread.c. */
+typedef enum {
+    MS_ARENA_NONE,    /* the constant empty arena: the thread has none yet, or none any more */
+    MS_ARENA_RUNNING, /* a thread runs it */
+    MS_ARENA_ORPHAN,  /* its thread ended; in the pool, whoever holds MS_LOCK_THREADS may work on it */
+    MS_ARENA_FROZEN,  /* its thread did not survive a fork: never run again, its blocks stay valid */
+} ms_arena_state_t;
+
+/* Counts up to some moment; all in requested bytes and in blocks. */
+typedef struct ms_flow {
+    uint64_t allocated_bytes, allocated_blocks, freed_bytes, freed_blocks;
+} ms_flow_t;
+
+typedef struct ms_arena {
+    /* read by the fast paths */
+    uint64_t word0;                     /* of a new block: current task, no site */
+    uint64_t birth[MS_ORIGIN_COUNT];    /* facts of a new block of size 0 */
+    uint64_t expect[MS_ORIGIN_COUNT];   /* code and flags of a block that free may take the short way; 0: none */
+    /* written by the fast paths */
+    int64_t countdown;                  /* bytes until something is due; below 0 it is */
+    uint64_t allocated_blocks;          /* by the thread now running the arena */
+    uint64_t freed_bytes, freed_blocks; /* of its own blocks, while their task was current */
+    void *free[MS_SMALL_CLASSES];       /* lists of free blocks, ending at ms_list_end */
+    uint64_t allocated[MS_CLASS_COUNT]; /* blocks ever taken, by class */
+    int64_t room[MS_SMALL_CLASSES];     /* frees until the list's length is looked at */
+
+    /* slow paths: lists. length(class) = listed + frees(class) - allocated[class] */
+    uint64_t freed_before[MS_CLASS_COUNT];  /* frees up to when room was last set; large: frees */
+    int64_t room_set[MS_SMALL_CLASSES];     /* room then; frees(class) = freed_before + room_set - room */
+    int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
+    uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
+    ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class */
+    uint32_t slab_count;                    /* slabs owned */
+
+    /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */
+    uint64_t allocated_bytes;
+    int64_t countdown_set;
+    uint64_t other_freed_bytes, other_freed_blocks; /* own blocks freed while their task was not current */
+    uint64_t drained_bytes, drained_blocks;         /* own blocks other threads freed, back home */
+    uint64_t sequence;                              /* odd while marks and cells move together */
+    ms_flow_t mark;                                 /* flow already in the cell of the current task */
+    ms_flow_t settled;                              /* flow already in the process's live bytes */
+    uint64_t foreign_freed_bytes, foreign_freed_blocks; /* other threads' blocks freed here, all of them */
+    uint64_t settled_foreign_bytes;
+    uint64_t unsettled_max;                         /* largest |change of live bytes| between two settles */
+    ms_cells_t *tasks, *sites;                      /* NULL until used */
+    uint64_t peak_bytes;                            /* of the thread */
+
+    /* slow paths: sampling */
+    int64_t sample_left;     /* bytes until the next sample; INT64_MAX: no sampling */
+    uint64_t random;         /* state of the generator */
+    uint64_t sampled_blocks;
+    bool always_slow;        /* mode exact, junk, guard, quarantine: every call takes the slow path */
+    bool in_stack;           /* a stack is being taken: a signal handler that allocates takes none */
+    struct ms_unwind_thread *unwind;
+
+    void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
+    uint64_t quarantine_bytes;
+
+    struct ms_thread *thread; /* who runs it; NULL: pool, stray */
+    uint32_t code;            /* of that thread */
+    uint32_t index;           /* number of the arena */
+    _Atomic(ms_arena_state_t) state;
+    struct ms_arena *next;    /* all arenas, never removed */
+    struct ms_arena *next_in_pool;
+
+    /* written by other threads: blocks they freed, linked by word0, on their way home */
+    _Alignas(64) _Atomic(void *) inbox;
+} ms_arena_t;
+
+extern __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec")));
+extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expects no block */
+
+/* Addresses of slabs lie in ms_heap_low .. ms_heap_low + ms_heap_span; grows only. A stale pair of values can only make the
+ * range look smaller, which sends a free to the slow path. */
+extern uintptr_t ms_heap_low, ms_heap_span;
+void ms_heap_range_include(const void *start, size_t bytes);
+
+/* `caller` is the return address of the entry point. All set errno to ENOMEM when they return NULL. */
+void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller);
+void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller);
+void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller);
+void ms_release_slow(void *payload, ms_origin_t origin);
+void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class);
+
+static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_slow(size, origin, caller);
+    uint32_t class = ms_class_of_fast(size);
+    void *payload = arena->free[class];
+    ms_header_t *header = ms_header_of(payload);
+    if (ms_unlikely(!ms_header_is_free(header))) return ms_allocate_slow(size, origin, caller);
+    arena->countdown -= (int64_t)size;
+    if (ms_unlikely(arena->countdown < 0)) return ms_allocate_due(size, origin, caller);
+    arena->free[class] = (void *)header->word0;
+    arena->allocated[class]++;
+    arena->allocated_blocks++;
+    uint64_t word0 = arena->word0;
+    header->word0 = word0;
+    header->word1 = ms_seal(arena->birth[origin] + size, word0, payload);
+    return payload;
+}
+
+static inline void ms_list_push(ms_arena_t *arena, void *payload, uint32_t class) {
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t next = (uintptr_t)arena->free[class];
+    header->word0 = next;
+    header->word1 = next ^ ms_secret.free_key;
+    arena->free[class] = payload;
+}
+
+static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_unlikely((uintptr_t)payload - ms_heap_low >= ms_heap_span)) {
+        ms_release_slow(payload, origin);
+        return;
+    }
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = ms_open(header);
+    if (ms_unlikely(header->word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != arena->expect[origin])) {
+        ms_release_slow(payload, origin);
+        return;
+    }
+    size_t size = ms_facts_size(facts);
+    uint32_t class = ms_class_of_fast(size);
+    arena->freed_bytes += size;
+    arena->freed_blocks++;
+    if (ms_unlikely(--arena->room[class] < 0)) {
+        ms_release_full(arena, payload, class);
+        return;
+    }
+    ms_list_push(arena, payload, class);
+}
+
+/* ---- slow-path pieces shared by alloc/ and tracking/ */
+
+/* Requested bytes allocated by the thread that runs the arena. */
+static inline uint64_t ms_arena_allocated_bytes(const ms_arena_t *arena) {
+    return ms_read(&arena->allocated_bytes) +
+           (uint64_t)(__atomic_load_n(&arena->countdown_set, __ATOMIC_RELAXED) -
+                      __atomic_load_n(&arena->countdown, __ATOMIC_RELAXED));
+}
+
+/* Blocks of a class freed by this arena's threads, own ones. */
+static inline uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
+    return ms_read(&arena->freed_before[class]) +
+           (class < MS_SMALL_CLASSES ? (uint64_t)(arena->room_set[class] - arena->room[class]) : 0);
+}
+
+/* The flow of the current tenant's own blocks while their task was current. */
+ms_flow_t ms_arena_flow(const ms_arena_t *arena);
+
+/* Moves the flow since the last time into the current task's cell (before the task changes, and to read it). */
+void ms_arena_flush_task(ms_arena_t *arena);
+
+/* Brings process, thread and task peaks up to date, and the age of new blocks; sets the next due event. */
+void ms_arena_settle(ms_arena_t *arena);
+void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob or task changed */
+
+/* Blocks that other threads freed come home; returns how many. */
+size_t ms_arena_drain(ms_arena_t *arena);
+/* Every free block back to its slab, every empty slab to the pool. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
+void ms_arena_flush_all(ms_arena_t *arena);
+
+/* Facts about a live block of ours, found safely from any pointer: false if there is none at this address. */
+typedef struct ms_block_facts {
+    void *base;        /* payload the slab or large block knows */
+    ms_header_t *header; /* that one's header */
+    uint64_t facts;
+    size_t size;       /* requested bytes */
+    ms_slab_t *slab;   /* NULL: large */
+    struct ms_large *large;
+} ms_block_facts_t;
+bool ms_block_find(const void *payload, ms_block_facts_t *found);
+
+/* Requested bytes of a live block; ends the process with a line if the pointer is not one ("usable size of ..."). */
+size_t ms_block_size(const void *payload);
+void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller);
+
+#endif

@@ -1,0 +1,61 @@
+#include "alloc/backend.h"
+#include "alloc/lock.h"
+#include "alloc/os.h"
+#include "config.h"
+#include "tracking/model.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+static void *system_allocate(size_t bytes, size_t alignment) {
+    return ms_os_map(bytes, alignment < MS_PAGE ? MS_PAGE : alignment);
+}
+
+static void system_release(void *start, size_t bytes, size_t alignment) {
+    (void)alignment;
+    ms_os_unmap(start, bytes);
+}
+
+static void system_trim(void) {}
+static uint64_t system_resident(void) { return MS_NULL; }
+
+const ms_backend_t ms_backend_system = {"system", system_allocate, system_release, system_trim, system_resident, NULL};
+
+static const ms_backend_t *const backends[MS_BACKEND_COUNT] = {
+#if MS_HAVE_JEMALLOC
+    [MS_BACKEND_JEMALLOC] = &ms_backend_jemalloc,
+#endif
+#if MS_HAVE_MIMALLOC
+    [MS_BACKEND_MIMALLOC] = &ms_backend_mimalloc,
+#endif
+    [MS_BACKEND_SYSTEM] = &ms_backend_system,
+};
+
+static _Atomic(const ms_backend_t *) current = &ms_backend_system;
+
+const ms_backend_t *ms_backend_get(ms_backend_id_t id) { return backends[id]; }
+const ms_backend_t *ms_backend_current(void) { return atomic_load_explicit(&current, memory_order_relaxed); }
+void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&current, backend, memory_order_relaxed); }
+
+void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment) {
+    if (ms_os_fail_now()) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    ms_lock(MS_LOCK_BACKEND);
+    void *start = backend->allocate(bytes, alignment);
+    ms_unlock(MS_LOCK_BACKEND);
+    return start;
+}
+
+void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment) {
+    ms_lock(MS_LOCK_BACKEND);
+    backend->release(start, bytes, alignment);
+    ms_unlock(MS_LOCK_BACKEND);
+}
+
+void ms_backend_trim(void) {
+    ms_lock(MS_LOCK_BACKEND);
+    ms_backend_current()->trim();
+    ms_unlock(MS_LOCK_BACKEND);
+}

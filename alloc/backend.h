@@ -1,0 +1,36 @@
+/* The backing: where slab groups and large blocks up to 1 MiB come from. One small contract, a table per backing.
+ *
+ * Calls are made under MS_LOCK_BACKEND, so that no thread is inside a backing when the process forks. */
+#ifndef MS_ALLOC_BACKEND_H
+#define MS_ALLOC_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct ms_backend {
+    const char *name;
+    /* bytes: a multiple of the page size; alignment: a power of two, at least 16. Contents are undefined.
+     * NULL when there is no memory. */
+    void *(*allocate)(size_t bytes, size_t alignment);
+    void (*release)(void *start, size_t bytes, size_t alignment);
+    void (*trim)(void);           /* gives idle pages back to the system now */
+    uint64_t (*resident)(void);   /* resident bytes it holds, MS_NULL where it cannot tell */
+    bool (*prepare)(void);        /* makes it usable; false: not available here. NULL: always usable */
+} ms_backend_t;
+
+extern const ms_backend_t ms_backend_system, ms_backend_jemalloc, ms_backend_mimalloc;
+typedef enum { MS_BACKEND_JEMALLOC, MS_BACKEND_MIMALLOC, MS_BACKEND_SYSTEM, MS_BACKEND_COUNT } ms_backend_id_t;
+
+/* The backing of this name, NULL if it is not built in. Index as in the knob's choices. */
+const ms_backend_t *ms_backend_get(ms_backend_id_t id);
+
+/* The one new memory comes from, and its change; memory always returns to the backing it came from. */
+const ms_backend_t *ms_backend_current(void);
+void ms_backend_select(const ms_backend_t *backend);
+
+void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment);
+void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment);
+void ms_backend_trim(void);
+
+#endif

@@ -1,0 +1,28 @@
+/* Locks with ranks: a thread takes them in rising order only (checked in debug builds), and fork() takes them all in
+ * that order, so that a child never inherits a half-done change.
+ *
+ * No lock is taken by malloc and free of blocks up to 32 KiB unless a slab must be fetched or returned. */
+#ifndef MS_ALLOC_LOCK_H
+#define MS_ALLOC_LOCK_H
+
+typedef enum {
+    MS_LOCK_EXPORT,  /* one snapshot or file at a time */
+    MS_LOCK_STRAY,   /* the arena of threads that have none (alloc/thread.c) */
+    MS_LOCK_TASKS,   /* task table: create, end, keys */
+    MS_LOCK_SITES,   /* variables and sites without a stack */
+    MS_LOCK_THREADS, /* arenas, their pool, thread records */
+    MS_LOCK_LARGE,   /* list and cache of large blocks */
+    MS_LOCK_SLABS,   /* slab groups */
+    MS_LOCK_BACKEND, /* calls into the backing */
+    MS_LOCK_COUNT
+} ms_lock_rank_t;
+
+void ms_lock(ms_lock_rank_t rank);
+void ms_unlock(ms_lock_rank_t rank);
+
+/* fork(): every lock, in rank order; released in the parent, made anew in the child. */
+void ms_lock_all(void);
+void ms_unlock_all(void);
+void ms_lock_renew_all(void);
+
+#endif

@@ -1,0 +1,169 @@
+#include "alloc/os.h"
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+extern void *__libc_stack_end; /* ld.so: where argc lies */
+
+static void *map_pages(size_t bytes) {
+    if (ms_os_fail_now()) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return start == MAP_FAILED ? NULL : start;
+}
+
+void *ms_os_map(size_t bytes, size_t alignment) {
+    void *start = map_pages(bytes);
+    if (!start || ((uintptr_t)start & (alignment - 1)) == 0) return start;
+    munmap(start, bytes);
+    if (bytes > SIZE_MAX - alignment) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    char *wide = map_pages(bytes + alignment);
+    if (!wide) return NULL;
+    char *aligned = wide + (-(uintptr_t)wide & (alignment - 1));
+    if (aligned > wide) munmap(wide, (size_t)(aligned - wide));
+    size_t behind = alignment - (size_t)(aligned - wide);
+    if (behind) munmap(aligned + bytes, behind);
+    return aligned;
+}
+
+void ms_os_unmap(void *start, size_t bytes) { munmap(start, bytes); }
+
+void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
+    if (new_bytes > old_bytes && ms_os_fail_now()) return NULL;
+    void *moved = mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE);
+    return moved == MAP_FAILED ? NULL : moved;
+}
+
+void ms_os_purge(void *start, size_t bytes) { madvise(start, bytes, MADV_DONTNEED); }
+
+/* Metadata comes from 256 KiB pieces by an atomic bump. A request that does not fit what is left gets a new piece,
+ * and a large one a mapping of its own. Two threads that map a piece at once: the loser gives its piece back. */
+#define PIECE ((size_t)256 << 10)
+static _Atomic(uintptr_t) piece_next; /* next free byte of the current piece; PIECE-aligned when it is full or none */
+static _Atomic(uint64_t) metadata_bytes;
+
+static void *metadata_from_piece(size_t bytes) {
+    uintptr_t at = atomic_load_explicit(&piece_next, memory_order_acquire);
+    for (;;) {
+        size_t used = at & (PIECE - 1);
+        if (used != 0 && used + bytes < PIECE) { /* '<': a full piece would look like none */
+            if (atomic_compare_exchange_weak(&piece_next, &at, at + bytes)) return (void *)at;
+            continue;
+        }
+        char *piece = ms_os_map(PIECE, PIECE);
+        if (!piece) return NULL;
+        /* the first 16 bytes stay unused, so that "used" is never 0 */
+        if (atomic_compare_exchange_strong(&piece_next, &at, (uintptr_t)piece + 16 + bytes)) return piece + 16;
+        ms_os_unmap(piece, PIECE);
+    }
+}
+
+void *ms_os_map_metadata(size_t bytes) {
+    bytes = (bytes + 15) & ~(size_t)15;
+    atomic_fetch_add_explicit(&metadata_bytes, bytes, memory_order_relaxed);
+    if (bytes <= PIECE / 8) return metadata_from_piece(bytes);
+    return ms_os_map((bytes + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE);
+}
+
+uint64_t ms_os_metadata_bytes(void) { return atomic_load_explicit(&metadata_bytes, memory_order_relaxed); }
+
+static uint64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t ms_os_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+uint64_t ms_os_unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
+
+uint64_t ms_os_random(void) {
+    uint64_t words[2] = {0x9e3779b97f4a7c15u, 0};
+    const void *random = (const void *)getauxval(AT_RANDOM);
+    if (random) memcpy(words, random, sizeof words);
+    return words[0] ^ (words[1] << 1);
+}
+
+uint32_t ms_os_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+
+const char *ms_os_environment(const char *name) {
+    if (getauxval(AT_SECURE)) return NULL;
+    char **variables = environ;
+    if (!variables && __libc_stack_end) variables = (char **)__libc_stack_end + *(long *)__libc_stack_end + 2;
+    size_t length = strlen(name);
+    for (; variables && *variables; variables++)
+        if (strncmp(*variables, name, length) == 0 && (*variables)[length] == '=') return *variables + length + 1;
+    return NULL;
+}
+
+void ms_os_say(const char *first, ...) {
+    char line[1024] = "memscope: ";
+    size_t length = strlen(line);
+    va_list pieces;
+    va_start(pieces, first);
+    for (const char *piece = first; piece; piece = va_arg(pieces, const char *)) {
+        size_t more = strlen(piece);
+        if (more > sizeof line - 1 - length) more = sizeof line - 1 - length;
+        memcpy(line + length, piece, more);
+        length += more;
+    }
+    va_end(pieces);
+    line[length++] = '\n';
+    int saved = errno;
+    while (write(STDERR_FILENO, line, length) < 0 && errno == EINTR) continue;
+    errno = saved;
+}
+
+const char *ms_os_decimal(char *buffer, uint64_t value) {
+    char reversed[20];
+    size_t digits = 0;
+    do reversed[digits++] = (char)('0' + value % 10);
+    while ((value /= 10) != 0);
+    for (size_t i = 0; i < digits; i++) buffer[i] = reversed[digits - 1 - i];
+    buffer[digits] = '\0';
+    return buffer;
+}
+
+const char *ms_os_hex(char *buffer, uint64_t value) {
+    char *at = buffer;
+    *at++ = '0';
+    *at++ = 'x';
+    int shift = 60;
+    while (shift > 0 && (value >> shift) == 0) shift -= 4;
+    for (; shift >= 0; shift -= 4) *at++ = "0123456789abcdef"[(value >> shift) & 15];
+    *at = '\0';
+    return buffer;
+}
+
+#if MS_DEBUG
+static uint64_t fail_nth(void) {
+    const char *text = ms_os_environment("MEMSCOPE_FAIL_NTH");
+    uint64_t n = 0;
+    while (text && *text >= '0' && *text <= '9') n = n * 10 + (uint64_t)(*text++ - '0');
+    return n;
+}
+
+bool ms_os_fail_now(void) {
+    static _Atomic(uint64_t) calls;
+    static _Atomic(uint64_t) nth = UINT64_MAX;
+    if (atomic_load(&nth) == UINT64_MAX) atomic_store(&nth, fail_nth());
+    uint64_t n = atomic_load(&nth);
+    return n != 0 && atomic_fetch_add(&calls, 1) + 1 == n;
+}
+#else
+bool ms_os_fail_now(void) { return false; }
+#endif

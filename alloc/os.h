@@ -1,0 +1,48 @@
+/* The operating system, behind one contract: address space, its return, a clock, and one line on stderr.
+ *
+ * Nothing here allocates, uses stdio, or takes a lock. Sizes are bytes and multiples of the page size unless said
+ * otherwise. A function that can fail returns NULL or a negative errno value, and leaves errno as the system set it. */
+#ifndef MS_ALLOC_OS_H
+#define MS_ALLOC_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MS_PAGE 4096u /* unit of mappings; a kernel with larger pages rounds up itself */
+
+#define ms_likely(condition) __builtin_expect(!!(condition), 1)
+#define ms_unlikely(condition) __builtin_expect(!!(condition), 0)
+#define MS_COLD __attribute__((noinline, cold))
+
+/* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL with errno ENOMEM. */
+void *ms_os_map(size_t bytes, size_t alignment);
+void ms_os_unmap(void *start, size_t bytes);
+
+/* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged. */
+void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
+
+/* The pages stay mapped, their contents and memory go. */
+void ms_os_purge(void *start, size_t bytes);
+
+/* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned. Thread-safe without a lock. */
+void *ms_os_map_metadata(size_t bytes);
+uint64_t ms_os_metadata_bytes(void); /* handed out so far */
+
+uint64_t ms_os_monotonic_ns(void);        /* a few ns; resolution of the kernel's tick */
+uint64_t ms_os_unix_ns(void);             /* wall clock */
+uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
+uint32_t ms_os_thread_id(void);           /* kernel tid */
+const char *ms_os_environment(const char *name); /* works before libc has set environ; NULL in set-uid programs */
+
+/* One line "memscope: ..." on stderr by one write(2); the pieces are concatenated, NULL ends them. */
+void ms_os_say(const char *first, ...) __attribute__((sentinel));
+
+/* Text of a number in `buffer` (at least 24 bytes); returns buffer. */
+const char *ms_os_decimal(char *buffer, uint64_t value);
+const char *ms_os_hex(char *buffer, uint64_t value);
+
+/* Debug builds: the Nth call that obtains memory fails (environment MEMSCOPE_FAIL_NTH). */
+bool ms_os_fail_now(void);
+
+#endif

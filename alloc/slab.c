@@ -1,0 +1,194 @@
+#include "alloc/slab.h"
+#include "alloc/arena.h"
+#include "alloc/lock.h"
+
+#include <errno.h>
+
+ms_header_t ms_list_end_header[2]; /* word0 ^ word1 == 0, never the key */
+
+_Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
+
+static struct {
+    ms_group_t *with_room[2];   /* groups with free slabs, by kind */
+    ms_group_t *descriptors;    /* descriptors whose memory went back to the backing, for reuse */
+    uint32_t free_slabs[2];
+    uint32_t used_slabs[2];
+    uint32_t dirty_free_bytes_64k; /* dirty free slabs in units of 64 KiB */
+} pool; /* MS_LOCK_SLABS */
+
+static _Atomic(ms_group_t *) all_groups;
+static _Atomic(uint64_t) mapped_bytes;
+
+static uint32_t kind_of(uint32_t slab_shift) { return slab_shift == MS_BIG_SLAB_SHIFT; }
+static uint32_t slabs_per_group(uint32_t slab_shift) { return 1u << (MS_GROUP_SHIFT - slab_shift); }
+
+ms_group_t *ms_group_first(void) { return atomic_load_explicit(&all_groups, memory_order_acquire); }
+uint64_t ms_slab_mapped_bytes(void) { return atomic_load_explicit(&mapped_bytes, memory_order_relaxed); }
+
+static void room_push(ms_group_t *group) {
+    ms_group_t **head = &pool.with_room[kind_of(group->slab_shift)];
+    group->previous = NULL;
+    group->next = *head;
+    if (*head) (*head)->previous = group;
+    *head = group;
+}
+
+static void room_remove(ms_group_t *group) {
+    if (group->next) group->next->previous = group->previous;
+    if (group->previous)
+        group->previous->next = group->next;
+    else
+        pool.with_room[kind_of(group->slab_shift)] = group->next;
+}
+
+static bool map_group(const char *start, ms_group_t *group) {
+    uintptr_t number = (uintptr_t)start >> MS_GROUP_SHIFT;
+    _Atomic(ms_group_leaf_t *) *slot = &ms_group_map[number >> MS_MAP_LEAF_BITS];
+    ms_group_leaf_t *leaf = atomic_load_explicit(slot, memory_order_relaxed);
+    if (!leaf) {
+        leaf = ms_os_map_metadata(sizeof *leaf);
+        if (!leaf) return false;
+        atomic_store_explicit(slot, leaf, memory_order_release); /* pairs with ms_group_of() */
+    }
+    atomic_store_explicit(&leaf->group[number & ((1u << MS_MAP_LEAF_BITS) - 1)], group, memory_order_release);
+    return true;
+}
+
+static ms_group_t *descriptor_new(void) {
+    ms_group_t *group = pool.descriptors;
+    if (group) {
+        pool.descriptors = group->next;
+        return group;
+    }
+    group = ms_os_map_metadata(sizeof *group);
+    if (!group) return NULL;
+    group->all = atomic_load_explicit(&all_groups, memory_order_relaxed);
+    atomic_store_explicit(&all_groups, group, memory_order_release); /* pairs with ms_group_first() */
+    return group;
+}
+
+static void descriptor_free(ms_group_t *group) {
+    group->start = NULL;
+    group->next = pool.descriptors;
+    pool.descriptors = group;
+}
+
+/* A new group with all its slabs free. */
+static ms_group_t *group_new(uint32_t slab_shift) {
+    ms_group_t *group = descriptor_new();
+    if (!group) return NULL;
+    const ms_backend_t *backend = ms_backend_current();
+    char *start = ms_backend_allocate(backend, MS_GROUP_BYTES, MS_GROUP_BYTES);
+    if (!start || !map_group(start, group)) {
+        if (start) ms_backend_release(backend, start, MS_GROUP_BYTES, MS_GROUP_BYTES);
+        descriptor_free(group);
+        return NULL;
+    }
+    group->backend = backend;
+    group->slab_shift = slab_shift;
+    uint32_t count = slabs_per_group(slab_shift);
+    group->free_mask = (uint32_t)((1ull << count) - 1);
+    for (uint32_t i = 0; i < count; i++)
+        group->slabs[i] = (ms_slab_t){.start = start + ((size_t)i << slab_shift)};
+    group->start = start;
+    atomic_fetch_add_explicit(&mapped_bytes, MS_GROUP_BYTES, memory_order_relaxed);
+    pool.free_slabs[kind_of(slab_shift)] += count;
+    ms_heap_range_include(start, MS_GROUP_BYTES);
+    room_push(group);
+    return group;
+}
+
+static void group_release(ms_group_t *group) {
+    uint32_t count = slabs_per_group(group->slab_shift);
+    for (uint32_t i = 0; i < count; i++)
+        if (group->slabs[i].dirty) pool.dirty_free_bytes_64k -= 1u << (group->slab_shift - MS_SLAB_SHIFT);
+    room_remove(group);
+    pool.free_slabs[kind_of(group->slab_shift)] -= count;
+    map_group(group->start, NULL);
+    atomic_fetch_sub_explicit(&mapped_bytes, MS_GROUP_BYTES, memory_order_relaxed);
+    ms_backend_release(group->backend, group->start, MS_GROUP_BYTES, MS_GROUP_BYTES);
+    descriptor_free(group);
+}
+
+static ms_slab_t *take_free_slab(uint32_t slab_shift) {
+    uint32_t kind = kind_of(slab_shift);
+    ms_group_t *group = pool.with_room[kind] ? pool.with_room[kind] : group_new(slab_shift);
+    if (!group) return NULL;
+    uint32_t index = (uint32_t)__builtin_ctz(group->free_mask);
+    group->free_mask &= group->free_mask - 1;
+    if (!group->free_mask) room_remove(group);
+    pool.free_slabs[kind]--;
+    pool.used_slabs[kind]++;
+    ms_slab_t *slab = &group->slabs[index];
+    if (slab->dirty) pool.dirty_free_bytes_64k -= 1u << (slab_shift - MS_SLAB_SHIFT);
+    return slab;
+}
+
+ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
+    uint32_t slab_shift = ms_class_slab_shift(class);
+    ms_lock(MS_LOCK_SLABS);
+    ms_slab_t *slab = take_free_slab(slab_shift);
+    if (slab) {
+        slab->class = (uint16_t)class;
+        slab->capacity = (uint32_t)(((size_t)1 << slab_shift) / ms_class_stride(class));
+        slab->carved = slab->free_blocks = 0;
+        slab->free = ms_list_end;
+        slab->dirty = true;
+        slab->listed = false;
+        atomic_store_explicit(&slab->arena, arena, memory_order_release); /* pairs with walkers: fields above are set */
+    }
+    ms_unlock(MS_LOCK_SLABS);
+    return slab;
+}
+
+/* Free slabs keep their pages up to an eighth of the slabs in use, at least 512 KiB: a program whose heap breathes
+ * does not fault the same pages in again and again, and one that shrank holds little. */
+static bool enough_dirty(void) {
+    uint32_t used = pool.used_slabs[0] + pool.used_slabs[1] * 4;
+    return pool.dirty_free_bytes_64k >= 8 + used / 8;
+}
+
+void ms_slab_release(ms_slab_t *slab) {
+    ms_lock(MS_LOCK_SLABS);
+    ms_group_t *group = ms_group_of(slab->start);
+    uint32_t kind = kind_of(group->slab_shift), units = 1u << (group->slab_shift - MS_SLAB_SHIFT);
+    atomic_store_explicit(&slab->arena, NULL, memory_order_relaxed);
+    if (enough_dirty()) {
+        ms_os_purge(slab->start, (size_t)1 << group->slab_shift);
+        slab->dirty = false;
+    } else {
+        pool.dirty_free_bytes_64k += units;
+    }
+    if (!group->free_mask) room_push(group);
+    group->free_mask |= 1u << (slab - group->slabs);
+    pool.used_slabs[kind]--;
+    pool.free_slabs[kind]++;
+    bool whole = (uint32_t)__builtin_popcount(group->free_mask) == slabs_per_group(group->slab_shift);
+    if (whole && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) group_release(group);
+    ms_unlock(MS_LOCK_SLABS);
+}
+
+static void trim_group(ms_group_t *group) {
+    uint32_t count = slabs_per_group(group->slab_shift);
+    if ((uint32_t)__builtin_popcount(group->free_mask) == count) {
+        group_release(group);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        ms_slab_t *slab = &group->slabs[i];
+        if (!(group->free_mask >> i & 1) || !slab->dirty) continue;
+        ms_os_purge(slab->start, (size_t)1 << group->slab_shift);
+        slab->dirty = false;
+        pool.dirty_free_bytes_64k -= 1u << (group->slab_shift - MS_SLAB_SHIFT);
+    }
+}
+
+void ms_slab_trim(void) {
+    ms_lock(MS_LOCK_SLABS);
+    for (int kind = 0; kind < 2; kind++)
+        for (ms_group_t *group = pool.with_room[kind], *next; group; group = next) {
+            next = group->next;
+            trim_group(group);
+        }
+    ms_unlock(MS_LOCK_SLABS);
+}

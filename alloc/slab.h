@@ -1,0 +1,96 @@
+/* Slabs: stretches of address space cut into blocks of one size class.
+ *
+ * A group is 1 MiB of the backing, aligned to 1 MiB, cut into 16 slabs of 64 KiB or 4 of 256 KiB. What is known of a
+ * slab stands in its group's descriptor, outside the slab: blocks use the whole slab, an overflow cannot reach it,
+ * and descriptors of neighbouring slabs do not compete for the same cache set. malloc and free of the owning thread
+ * never look at it; a map from addresses to groups leads there from any pointer.
+ *
+ * A slab belongs to one arena (its owner) from ms_slab_acquire() to ms_slab_release(); only the owner's thread
+ * changes it. The group table and free slabs belong to MS_LOCK_SLABS. */
+#ifndef MS_ALLOC_SLAB_H
+#define MS_ALLOC_SLAB_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "alloc/backend.h"
+#include "alloc/os.h"
+#include "alloc/size_class.h"
+#include "tracking/header.h"
+
+#define MS_GROUP_SHIFT 20
+#define MS_GROUP_BYTES ((size_t)1 << MS_GROUP_SHIFT)
+
+struct ms_arena;
+
+/* blocks = free_blocks (on `free`) + blocks out (live, in the arena's list or on their way home), all carved. */
+typedef struct ms_slab {
+    char *start;
+    void *free;            /* list of free blocks, payload addresses, ends at ms_list_end */
+    uint32_t free_blocks;  /* length of `free` */
+    uint32_t carved;       /* blocks cut so far, from the start */
+    uint32_t capacity;     /* blocks that fit */
+    uint16_t class;
+    bool listed;           /* in its arena's list of slabs with room */
+    bool dirty;            /* touched since it was mapped or purged */
+    _Atomic(struct ms_arena *) arena; /* NULL: free */
+    struct ms_slab *next, *previous;  /* arena's list of slabs with room in this class */
+} ms_slab_t;
+
+typedef struct ms_group {
+    char *start;
+    const ms_backend_t *backend;
+    uint32_t slab_shift;
+    uint32_t free_mask;             /* bit per free slab */
+    struct ms_group *next, *previous; /* groups of this shift with free slabs */
+    struct ms_group *all;             /* every group, newest first */
+    ms_slab_t slabs[MS_GROUP_BYTES >> MS_SLAB_SHIFT];
+} ms_group_t;
+
+/* End of every list of free blocks: the payload address of a header that never passes ms_header_is_free(), so that
+ * malloc's one check answers "empty" and "corrupted" alike. */
+extern ms_header_t ms_list_end_header[2];
+#define ms_list_end ((void *)&ms_list_end_header[1])
+
+/* An empty slab for `class`, now owned by `arena`; NULL with errno ENOMEM. */
+ms_slab_t *ms_slab_acquire(struct ms_arena *arena, uint32_t class);
+/* No block of the slab is in use any more. */
+void ms_slab_release(ms_slab_t *slab);
+
+/* Gives all free slabs' memory back. */
+void ms_slab_trim(void);
+
+/* Walks every group ever made: the first, and the next one. Groups without slabs in use may have start == NULL. */
+ms_group_t *ms_group_first(void);
+
+/* Slab space obtained from the backing, bytes. */
+uint64_t ms_slab_mapped_bytes(void);
+
+/* ---- from an address to its group: a two-level table over address bits 20..46, read without a lock */
+#define MS_MAP_LEAF_BITS 13
+typedef struct ms_group_leaf {
+    _Atomic(ms_group_t *) group[1u << MS_MAP_LEAF_BITS];
+} ms_group_leaf_t;
+extern _Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
+
+static inline ms_group_t *ms_group_of(const void *address) {
+    uintptr_t number = (uintptr_t)address >> MS_GROUP_SHIFT;
+    if (number >> (47 - MS_GROUP_SHIFT)) return NULL;
+    /* acquire: pairs with the release in map_group(), the descriptor is complete */
+    ms_group_leaf_t *leaf = atomic_load_explicit(&ms_group_map[number >> MS_MAP_LEAF_BITS], memory_order_acquire);
+    return leaf ? atomic_load_explicit(&leaf->group[number & ((1u << MS_MAP_LEAF_BITS) - 1)], memory_order_acquire)
+                : NULL;
+}
+
+/* The slab that holds the block with this payload address, NULL if it lies in no slab in use. The header is what is
+ * looked up: the payload of an empty block may be the first byte after the slab. */
+static inline ms_slab_t *ms_slab_of(const void *payload) {
+    const char *header = (const char *)payload - sizeof(ms_header_t);
+    ms_group_t *group = ms_group_of(header);
+    if (!group) return NULL;
+    return &group->slabs[(size_t)(header - group->start) >> group->slab_shift];
+}
+
+#endif

@@ -1,0 +1,43 @@
+#include "tracking/cells.h"
+
+static ms_cell_t spill;
+static _Atomic(uint64_t) dropped;
+
+uint64_t ms_cells_dropped(void) { return atomic_load_explicit(&dropped, memory_order_relaxed); }
+
+static ms_cell_t *drop(void) {
+    atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+    return &spill;
+}
+
+ms_cell_t *ms_cell_make(ms_cells_t *cells, uint32_t id) {
+    if (id >= MS_CELL_LIMIT) return drop();
+    _Atomic(ms_cell_directory_t *) *root = &cells->root[id >> (MS_CELL_DIRECTORY_SHIFT + MS_CELL_CHUNK_SHIFT)];
+    ms_cell_directory_t *directory = atomic_load_explicit(root, memory_order_relaxed);
+    if (!directory) {
+        directory = ms_os_map_metadata(sizeof *directory);
+        if (!directory) return drop();
+        atomic_store_explicit(root, directory, memory_order_release); /* pairs with ms_cell_find() */
+    }
+    _Atomic(ms_cell_t *) *slot = &directory->chunk[id >> MS_CELL_CHUNK_SHIFT & ((1u << MS_CELL_DIRECTORY_SHIFT) - 1)];
+    ms_cell_t *chunk = atomic_load_explicit(slot, memory_order_relaxed);
+    if (!chunk) {
+        chunk = ms_os_map_metadata(MS_CELL_CHUNK * sizeof *chunk);
+        if (!chunk) return drop();
+        atomic_store_explicit(slot, chunk, memory_order_release); /* pairs with ms_cell_find() */
+    }
+    return &chunk[id & (MS_CELL_CHUNK - 1)];
+}
+
+void ms_cell_add(ms_cell_t *sum, const ms_cells_t *cells, uint32_t id) {
+    const ms_cell_t *cell = ms_cell_find(cells, id);
+    if (!cell) return;
+    sum->allocated_bytes += ms_read(&cell->allocated_bytes);
+    sum->allocated_blocks += ms_read(&cell->allocated_blocks);
+    sum->freed_bytes += ms_read(&cell->freed_bytes);
+    sum->freed_blocks += ms_read(&cell->freed_blocks);
+    sum->handed_off_bytes += ms_read(&cell->handed_off_bytes);
+    sum->handed_off_blocks += ms_read(&cell->handed_off_blocks);
+    sum->owner += ms_read(&cell->owner);
+    sum->enters += ms_read(&cell->enters);
+}

@@ -1,0 +1,43 @@
+/* What is known of the process as a whole: configuration as the slow paths read it, counters that many threads write
+ * on slow paths, start-up. */
+#ifndef MS_TRACKING_PROCESS_H
+#define MS_TRACKING_PROCESS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tracking/knobs.h"
+
+/* What a site is taken for. */
+typedef enum { MS_SITES_NONE, MS_SITES_SAMPLED, MS_SITES_EVERY } ms_sites_t;
+
+typedef struct ms_process {
+    /* set once by ms_process_start(), then read only */
+    ms_knob_values_t knobs;
+    ms_sites_t sites;
+    bool track_tasks;
+    bool full_stacks;       /* else the caller's return address */
+    bool always_slow;       /* junk, guard, quarantine or sites of every block */
+    uint64_t start_ns;      /* monotonic */
+    uint64_t start_unix_ns;
+
+    /* any thread, on slow paths */
+    _Atomic(int64_t) live_bytes;      /* settled; threads may hold changes back, see peak_error */
+    _Atomic(int64_t) peak_bytes;
+    _Atomic(uint64_t) failed_allocations;
+    _Atomic(uint64_t) origin_mismatches;
+    _Atomic(uint64_t) header_failures;
+    _Atomic(uint64_t) unknown_frees;
+} ms_process_t;
+extern ms_process_t ms_process;
+
+/* Reads the configuration, draws the secrets, chooses the backing. Called once by the first thread that allocates,
+ * before anything else; allocates nothing. */
+void ms_process_start(void);
+
+/* Milliseconds since the start, 0 in test mode. */
+uint64_t ms_process_milliseconds(void);
+uint64_t ms_process_elapsed_ns(void);
+
+#endif
