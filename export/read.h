@@ -12,9 +12,9 @@
 #include "tracking/model.h"
 
 typedef struct ms_snapshot_file {
-    ms_model_t model; /* a ONE table has count 1, or 0 when the file lost it; data_quality always has its row */
-    bool complete;    /* the end record was there and every record intact; equals model.data_quality.rows->complete
-                         unless the producer itself wrote complete:false */
+    ms_model_t model;  /* a ONE table has count 1, or 0 when the file lost it; data_quality always has its row */
+    bool complete;     /* the end record was there and every record intact; equals model.data_quality.rows->complete
+                          unless the producer itself wrote complete:false */
     char warning[240]; /* one line on what is missing or was ignored, "" when nothing was */
     struct ms_snapshot_memory *memory; /* private */
 } ms_snapshot_file_t;

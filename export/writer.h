@@ -7,6 +7,7 @@
 #ifndef MS_EXPORT_WRITER_H
 #define MS_EXPORT_WRITER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define MS_WRITER_BYTES ((size_t)64 * 1024)
@@ -19,7 +20,7 @@ typedef struct ms_writer {
     size_t used;           /* bytes in buffer not yet drained */
     int error;             /* errno of the first failure, 0 while all is well */
     int fd;                /* -1: no file behind this writer */
-    int owns_fd;           /* close() fd at the end */
+    bool owns_fd;          /* close() fd at the end */
     ms_writer_drain_t drain;
     void *context;
 } ms_writer_t;

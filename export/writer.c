@@ -1,0 +1,85 @@
+/* See writer.h. */
+#include "export/writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static int drain_fd(void *context, const void *bytes, size_t n) {
+    const ms_writer_t *writer = context;
+    const char *from = bytes;
+    while (n > 0) {
+        ssize_t written = write(writer->fd, from, n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return errno;
+        if (written == 0) return EIO; /* a device that takes nothing would keep us here for ever */
+        from += written;
+        n -= (size_t)written;
+    }
+    return 0;
+}
+
+int ms_writer_sink(ms_writer_t *writer, ms_writer_drain_t drain, void *context) {
+    *writer = (ms_writer_t){.fd = -1, .drain = drain, .context = context};
+    void *buffer = mmap(NULL, MS_WRITER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buffer == MAP_FAILED) return writer->error = errno;
+    writer->buffer = buffer;
+    return 0;
+}
+
+int ms_writer_fd(ms_writer_t *writer, int fd) {
+    int error = ms_writer_sink(writer, drain_fd, writer);
+    writer->fd = fd;
+    return error;
+}
+
+int ms_writer_open(ms_writer_t *writer, const char *path) {
+    /* The buffer first: a process out of memory must not truncate the file it cannot then write. */
+    if (ms_writer_fd(writer, -1) != 0) return writer->error;
+    do {
+        writer->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+    } while (writer->fd < 0 && errno == EINTR);
+    if (writer->fd < 0) return writer->error = errno;
+    writer->owns_fd = true;
+    return 0;
+}
+
+static void drain(ms_writer_t *writer, const void *bytes, size_t n) {
+    if (n > 0 && writer->error == 0) writer->error = writer->drain(writer->context, bytes, n);
+}
+
+static void flush(ms_writer_t *writer) {
+    drain(writer, writer->buffer, writer->used);
+    writer->used = 0;
+}
+
+void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n) {
+    if (writer->error != 0) return;
+    if (n > MS_WRITER_BYTES - writer->used) flush(writer);
+    if (n > MS_WRITER_BYTES) {
+        drain(writer, bytes, n);
+        return;
+    }
+    memcpy(writer->buffer + writer->used, bytes, n);
+    writer->used += n;
+}
+
+void ms_writer_text(ms_writer_t *writer, const char *text) {
+    ms_writer_put(writer, text, strlen(text));
+}
+
+int ms_writer_close(ms_writer_t *writer) {
+    if (writer->buffer != NULL) {
+        flush(writer);
+        munmap(writer->buffer, MS_WRITER_BYTES);
+        writer->buffer = NULL;
+    }
+    /* After EINTR Linux has closed the descriptor all the same; a second close could hit somebody else's. */
+    if (writer->owns_fd && close(writer->fd) != 0 && errno != EINTR && writer->error == 0) writer->error = errno;
+    writer->owns_fd = false;
+    writer->fd = -1;
+    return writer->error;
+}
