@@ -78,8 +78,8 @@ typedef struct ms_unwind_thread {
     _Atomic uintptr_t busy; /* sp of the capture under way, 0: none. Only this thread writes, its signal handlers read */
     uint32_t depth;         /* frames kept */
     uint8_t end;            /* ms_unwind_end_t of the kept stack */
-    uint8_t page_shift_unused;
-    uint16_t epoch;         /* counts captures abandoned by longjmp */
+    uint16_t epoch;         /* counts captures given up for dead */
+    uint16_t reentries;     /* captures refused because of one under way */
     uintptr_t known_low;    /* memory known to be readable: known_low <= address < known_high */
     uintptr_t known_high;
     ms_unwind_stats_t stats;

@@ -1,0 +1,343 @@
+/* Stack capture. See unwind.h for why it is right.
+ *
+ *     ms_unwind_site -> enter, know_stack
+ *                    -> walk       outwards until a kept frame matches or the stack ends; new frames lie, innermost
+ *                                  first, at the top end of state->frames, kept ones at the bottom, outermost first
+ *                         -> kept_match -> first_change
+ *                         -> step       ms_row_find, known or probe
+ *                    -> commit     interns the new frames and moves them onto the kept ones */
+#include "tracking/unwind.h"
+
+#include "alloc/os.h"
+#include "tracking/stacks.h"
+#include "tracking/unwind_table.h"
+
+#define WORD sizeof(uintptr_t)
+#define PROBE_PAGES 2048u   /* a frame of up to 8 MiB is believed, and probed once */
+#define REENTRIES_MOST 4096 /* captures refused in a row before the one under way is taken for dead */
+
+typedef struct {
+    uintptr_t pc, sp, fp;
+    bool exact; /* pc is the instruction that was interrupted, not a return address */
+} registers_t;
+
+typedef struct {
+    ms_unwind_thread_t *state;
+    registers_t at;
+    ms_row_trust_t trust;
+    unsigned keep;  /* kept frames that may still match: state->frames[0 .. keep) */
+    unsigned added; /* new frames */
+    unsigned steps; /* frames found by a row */
+    bool keepable;  /* every word read can be checked next time */
+    bool matched;
+    ms_unwind_end_t end;
+} walk_t;
+
+static bool is_ready; /* ms_unwind_init succeeded; set before threads */
+
+const char *const ms_unwind_end_meaning[MS_UNWIND_END_COUNT] = {
+#define MS_UNWIND_END_MEANING(name, meaning) meaning,
+    MS_UNWIND_ENDS(MS_UNWIND_END_MEANING)
+#undef MS_UNWIND_END_MEANING
+};
+
+bool ms_unwind_init(void) {
+    is_ready = ms_rows_init();
+    return is_ready;
+}
+
+/* Words of other functions' frames: no object of this program, and between variables as AddressSanitizer sees it. */
+__attribute__((no_sanitize("address"))) static inline uintptr_t word_at(uintptr_t address) {
+    return *(const volatile uintptr_t *)address;
+}
+
+/* Known memory. */
+static inline uintptr_t page_of(uintptr_t address) {
+    return address & ~(uintptr_t)(MS_PAGE - 1);
+}
+
+static inline bool is_known(const ms_unwind_thread_t *state, uintptr_t address) {
+    return address - state->known_low < state->known_high - state->known_low;
+}
+
+static void forget(ms_unwind_thread_t *state) {
+    state->depth = 0;
+    state->known_low = state->known_high = 0;
+}
+
+void ms_unwind_thread_reset(ms_unwind_thread_t *state) {
+    forget(state);
+    atomic_store_explicit(&state->busy, 0, memory_order_relaxed);
+}
+
+/* Probes every page of low .. high - 1, both multiples of the page size. */
+static bool probe(uintptr_t low, uintptr_t high) {
+    if (high - low > PROBE_PAGES * MS_PAGE) return false;
+    for (; low < high; low += MS_PAGE) {
+        if (!ms_address_is_readable(low)) return false;
+    }
+    return true;
+}
+
+/* sp left the known range: deeper on the same stack, or on another one. */
+static MS_COLD void know_stack(ms_unwind_thread_t *state, uintptr_t sp) {
+    uintptr_t page = page_of(sp);
+    if (sp < state->known_low && probe(page, state->known_low)) {
+        state->known_low = page;
+        return;
+    }
+    forget(state);
+    state->known_low = page;
+    state->known_high = page + MS_PAGE;
+}
+
+/* Makes the words up to `end` known. False: they cannot be read, or are too far to be of this stack. */
+static MS_COLD bool know_up_to(ms_unwind_thread_t *state, uintptr_t end) {
+    uintptr_t high = page_of(end + MS_PAGE - 1);
+    if (high < end || !probe(state->known_high, high)) return false;
+    state->known_high = high;
+    return true;
+}
+
+/* One frame outwards. */
+static bool step_signal(walk_t *w) {
+    uintptr_t context = w->at.sp;
+    w->keepable = false;
+    if (context + (MS_SIGNAL_PC + 1) * WORD > w->state->known_high &&
+        !know_up_to(w->state, context + (MS_SIGNAL_PC + 1) * WORD)) {
+        return false;
+    }
+    w->at = (registers_t){word_at(context + MS_SIGNAL_PC * WORD), word_at(context + MS_SIGNAL_SP * WORD),
+                          word_at(context + MS_SIGNAL_FP * WORD), true};
+    if (w->at.sp % WORD != 0) return false;
+    if (is_known(w->state, w->at.sp)) return true;
+    if (!ms_address_is_readable(w->at.sp)) return false;
+    know_stack(w->state, w->at.sp); /* the signal came on another stack */
+    w->keep = 0;
+    return true;
+}
+
+/* The CFA is the word at address, or 0 when that is not a word of this stack. */
+static uintptr_t cfa_in_memory(walk_t *w, uintptr_t address) {
+    if (address % WORD != 0 || address < w->at.sp) return 0;
+    if (address >= w->state->known_high && !know_up_to(w->state, address + WORD)) return 0;
+    return word_at(address);
+}
+
+static bool reload_fp(walk_t *w, ms_unwind_frame_t *from, unsigned place, uintptr_t cfa) {
+    uintptr_t address = place == MS_ROW_FP_AT_FP ? w->at.fp : cfa - place * WORD;
+    intptr_t words = (intptr_t)(cfa - address) / (intptr_t)WORD;
+    if (address % WORD != 0 || address < w->at.sp || address >= cfa) return false;
+    if (words > INT16_MAX) w->keepable = false;
+    from->fp_words = (int16_t)words;
+    w->at.fp = word_at(address);
+    return true;
+}
+
+static MS_COLD ms_unwind_end_t end_of(ms_row_t row) {
+    switch (ms_row_kind(row)) {
+    case MS_ROW_ROOT:
+        return MS_UNWIND_END_root;
+    case MS_ROW_NONE:
+        return MS_UNWIND_END_no_row;
+    case MS_ROW_BAD:
+        return MS_UNWIND_END_bad_row;
+    default:
+        return MS_UNWIND_END_foreign_code;
+    }
+}
+
+/* From the frame in w->at, which is *from, to its caller's. False: w->end says why there is none. */
+static inline bool step(walk_t *w, ms_unwind_frame_t *from) {
+    ms_row_t row = ms_row_find(w->at.pc - !w->at.exact, &w->trust);
+    ms_row_kind_t kind = ms_row_kind(row);
+    uintptr_t cfa = (kind == MS_ROW_FP ? w->at.fp : w->at.sp) + (uintptr_t)ms_row_offset_bytes(row);
+    from->fp_words = 0;
+    from->cfa_words = 0;
+    from->fp_matters = kind == MS_ROW_FP;
+    w->steps++;
+    if (ms_unlikely(kind != MS_ROW_SP && kind != MS_ROW_FP)) {
+        w->end = MS_UNWIND_END_bad_stack;
+        if (kind == MS_ROW_SIGNAL) return step_signal(w) && w->at.pc != 0;
+        if (kind != MS_ROW_FP_MEMORY) {
+            w->end = end_of(row);
+            return false;
+        }
+        from->fp_matters = true;
+        from->cfa_words = (uint8_t)(-ms_row_offset_bytes(row) / (intptr_t)WORD);
+        cfa = cfa_in_memory(w, w->at.fp + (uintptr_t)ms_row_offset_bytes(row));
+    }
+    w->at.exact = false;
+    w->end = MS_UNWIND_END_bad_stack;
+    if (ms_unlikely(cfa <= w->at.sp || cfa % WORD != 0)) return false;
+    if (ms_unlikely(cfa > w->state->known_high) && !know_up_to(w->state, cfa)) return false;
+    unsigned fp_place = ms_row_fp(row);
+    if (fp_place != 0 && ms_unlikely(!reload_fp(w, from, fp_place, cfa))) return false;
+    w->at.sp = cfa;
+    w->at.pc = word_at(cfa - WORD);
+    w->end = MS_UNWIND_END_root; /* a return address of 0 marks the end of some hand-made stacks */
+    return w->at.pc != 0;
+}
+
+/* The kept stack. */
+
+/* The index of the first kept frame from `inner` outwards whose step out of it would read other words than last time;
+ * 0 when none would. */
+static inline unsigned first_change(const ms_unwind_frame_t *frames, unsigned inner) {
+    for (unsigned i = inner; i > 0; i--) {
+        const ms_unwind_frame_t *outer = &frames[i - 1];
+        if (word_at(outer->sp - WORD) != outer->pc) return i;
+        if (frames[i].fp_words != 0 && word_at(outer->sp - (uintptr_t)frames[i].fp_words * WORD) != outer->fp) return i;
+        if (frames[i].cfa_words != 0 && word_at(frames[i].fp - frames[i].cfa_words * WORD) != outer->sp) return i;
+    }
+    return 0;
+}
+
+static inline bool is_frame(const ms_unwind_frame_t *kept, const registers_t *at) {
+    return kept->sp == at->sp && kept->pc == at->pc && (!kept->fp_matters || kept->fp == at->fp);
+}
+
+/* True: the frame in w->at is kept frame w->keep - 1, and everything outside it is as it was. */
+static inline bool kept_match(walk_t *w, unsigned max_depth) {
+    const ms_unwind_frame_t *frames = w->state->frames;
+    while (w->keep > 0 && frames[w->keep - 1].sp < w->at.sp) w->keep--;
+    if (w->keep == 0 || !is_frame(&frames[w->keep - 1], &w->at)) return false;
+    /* a stack cut at max_depth is kept from its innermost frame on: it fits one of exactly that depth only */
+    unsigned depth = w->keep + w->added;
+    bool fits = w->state->end == MS_UNWIND_END_depth ? depth == max_depth : depth <= max_depth;
+    unsigned change = fits ? first_change(frames, w->keep - 1) : 1;
+    if (change == 0) return true;
+    w->keep = fits ? change : 0;
+    return false;
+}
+
+static inline void walk(walk_t *w, unsigned max_depth) {
+    ms_unwind_frame_t *frames = w->state->frames;
+    ms_unwind_frame_t *added;
+    do {
+        if (kept_match(w, max_depth)) {
+            w->matched = true;
+            w->end = (ms_unwind_end_t)w->state->end;
+            return;
+        }
+        if (w->added == max_depth) {
+            w->end = MS_UNWIND_END_depth;
+            break;
+        }
+        unsigned top = MS_UNWIND_MAX_DEPTH - ++w->added;
+        if (ms_unlikely(top < w->keep)) w->keep = 0; /* new frames need the room */
+        added = &frames[top];
+        added->pc = w->at.pc;
+        added->sp = w->at.sp;
+        added->fp = w->at.fp;
+    } while (step(w, added));
+    w->keep = 0;
+}
+
+static inline uint32_t commit(walk_t *w) {
+    ms_unwind_frame_t *frames = w->state->frames;
+    unsigned depth = w->keep;
+    uint32_t stack = depth > 0 ? frames[depth - 1].stack : MS_STACK_NONE;
+    bool outer_fp_matters = depth > 0 && frames[depth - 1].fp_matters;
+    for (unsigned left = w->added; left > 0; left--, depth++) {
+        ms_unwind_frame_t frame = frames[MS_UNWIND_MAX_DEPTH - left];
+        frame.stack = stack = ms_stack_child(stack, frame.pc);
+        if (!outer_fp_matters) frame.fp_words = 0;
+        if (outer_fp_matters && frame.fp_words == 0) frame.fp_matters = true;
+        outer_fp_matters = frame.fp_matters;
+        frames[depth] = frame;
+    }
+    w->state->depth = w->keepable ? depth : 0;
+    w->state->end = (uint8_t)w->end;
+    return stack;
+}
+
+/* One capture at a time. */
+static MS_COLD bool enter_again(ms_unwind_thread_t *state, uintptr_t busy, uintptr_t sp) {
+    bool left_by_longjmp = sp > busy && is_known(state, sp) && is_known(state, busy);
+    if (!left_by_longjmp && ++state->reentries < REENTRIES_MOST) return false;
+    forget(state);
+    state->epoch++; /* should it resume after all, it will notice */
+    return true;
+}
+
+static inline bool enter(ms_unwind_thread_t *state, uintptr_t sp) {
+    uintptr_t busy = atomic_load_explicit(&state->busy, memory_order_relaxed);
+    if (ms_unlikely(busy != 0) && !enter_again(state, busy, sp)) return false;
+    atomic_store_explicit(&state->busy, sp, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (ms_unlikely(!is_known(state, sp))) know_stack(state, sp);
+    return true;
+}
+
+static inline void leave(ms_unwind_thread_t *state) {
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&state->busy, 0, memory_order_relaxed);
+}
+
+static MS_COLD uint32_t caller_only(ms_unwind_thread_t *state, uintptr_t pc, ms_unwind_end_t end) {
+    state->stats.captures++;
+    state->stats.ends[end]++;
+    return ms_stack_child(MS_STACK_NONE, pc);
+}
+
+static inline void count(walk_t *w) {
+    ms_unwind_stats_t *stats = &w->state->stats;
+    stats->captures++;
+    stats->reused += w->matched;
+    stats->frames_walked += w->steps;
+    stats->rows_compiled += w->trust.compiled;
+    stats->ends[w->end]++;
+}
+
+uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, unsigned max_depth) {
+    if (ms_unlikely(!is_ready)) return caller_only(state, pc, MS_UNWIND_END_no_memory);
+    if (ms_unlikely(!enter(state, sp))) return caller_only(state, pc, MS_UNWIND_END_reentered);
+    uint16_t epoch = state->epoch;
+    walk_t w = {.state = state, .at = {pc, sp, fp, false}, .keep = state->depth, .keepable = true};
+    if (max_depth - 1 >= MS_UNWIND_MAX_DEPTH) max_depth = max_depth == 0 ? 1 : MS_UNWIND_MAX_DEPTH;
+    state->depth = 0; /* valid again once committed */
+    walk(&w, max_depth);
+    uint32_t stack = commit(&w);
+    if (ms_unlikely(state->epoch != epoch)) {
+        forget(state);
+        leave(state);
+        return caller_only(state, pc, MS_UNWIND_END_reentered);
+    }
+    count(&w);
+    leave(state);
+    return stack;
+}
+
+unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs,
+                       unsigned max, ms_unwind_end_t *end) {
+    walk_t w = {.state = state, .at = {pc, sp, fp, false}, .end = MS_UNWIND_END_depth};
+    unsigned count = 0;
+    if (!is_ready || !enter(state, sp)) {
+        *end = is_ready ? MS_UNWIND_END_reentered : MS_UNWIND_END_no_memory;
+        if (max > 0) pcs[count++] = pc;
+        return count;
+    }
+    ms_unwind_frame_t frame;
+    while (count < max) {
+        pcs[count++] = w.at.pc;
+        if (!step(&w, &frame)) break;
+        if (count == max) w.end = MS_UNWIND_END_depth;
+    }
+    leave(state);
+    *end = w.end;
+    return count;
+}
+
+bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp) {
+    walk_t w = {.state = state, .at = {*pc, *sp, *fp, false}};
+    if (!is_ready || !enter(state, *sp)) return false;
+    ms_unwind_frame_t frame;
+    bool met = w.at.pc == caller;
+    for (int steps = 0; !met && steps < 8 && step(&w, &frame); steps++) met = w.at.pc == caller;
+    leave(state);
+    *pc = w.at.pc;
+    *sp = w.at.sp;
+    *fp = w.at.fp;
+    return met;
+}
