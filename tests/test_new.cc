@@ -1,0 +1,258 @@
+// Every form of operator new and delete against the C++ standard: alignment, exceptions, new_handler, pairing.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <malloc.h>
+#include <map>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support.h"
+
+namespace {
+
+using std::align_val_t;
+using std::nothrow;
+
+const size_t sizes[] = {0, 1, 8, 15, 16, 17, 63, 64, 100, 1000, 1024, 1025, 4096, 32768, 32769, 100000, 2000000};
+const size_t alignments[] = {1, 2, 8, 16, 32, 64, 128, 4096, 65536, size_t(1) << 20};
+const size_t too_big[] = {SIZE_MAX,       SIZE_MAX - 15, SIZE_MAX - 4095, size_t(PTRDIFF_MAX) + 1, size_t(PTRDIFF_MAX),
+                          size_t(1) << 48};
+
+// One way to allocate with every way that may free what it returned.
+struct Form {
+    const char *name;
+    void *(*allocate)(size_t size, align_val_t alignment);
+    bool aligned, throws;
+    void (*release[3])(void *block, size_t size, align_val_t alignment);
+};
+
+const Form forms[] = {
+    {"new",
+     [](size_t n, align_val_t) { return ::operator new(n); },
+     false,
+     true,
+     {[](void *p, size_t, align_val_t) { ::operator delete(p); },
+      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); },
+      [](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); }}},
+    {"new nothrow",
+     [](size_t n, align_val_t) { return ::operator new(n, nothrow); },
+     false,
+     false,
+     {[](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); },
+      [](void *p, size_t, align_val_t) { ::operator delete(p); },
+      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); }}},
+    {"new[]",
+     [](size_t n, align_val_t) { return ::operator new[](n); },
+     false,
+     true,
+     {[](void *p, size_t, align_val_t) { ::operator delete[](p); },
+      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); },
+      [](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); }}},
+    {"new[] nothrow",
+     [](size_t n, align_val_t) { return ::operator new[](n, nothrow); },
+     false,
+     false,
+     {[](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); },
+      [](void *p, size_t, align_val_t) { ::operator delete[](p); },
+      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); }}},
+    {"new aligned",
+     [](size_t n, align_val_t a) { return ::operator new(n, a); },
+     true,
+     true,
+     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
+      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); },
+      [](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); }}},
+    {"new aligned nothrow",
+     [](size_t n, align_val_t a) { return ::operator new(n, a, nothrow); },
+     true,
+     false,
+     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); },
+      [](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
+      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); }}},
+    {"new[] aligned",
+     [](size_t n, align_val_t a) { return ::operator new[](n, a); },
+     true,
+     true,
+     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
+      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); },
+      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); }}},
+    {"new[] aligned nothrow",
+     [](size_t n, align_val_t a) { return ::operator new[](n, a, nothrow); },
+     true,
+     false,
+     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); },
+      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
+      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); }}},
+};
+
+void check_form(const Form &form, size_t size, size_t alignment) {
+    size_t promised = form.aligned && alignment > 16 ? alignment : 16;
+    for (auto release : form.release) {
+        void *first = form.allocate(size, align_val_t(alignment));
+        void *second = form.allocate(size, align_val_t(alignment));
+        ck_assert_msg(first && second && first != second, "%s(%zu)", form.name, size);
+        ck_assert_msg(uintptr_t(first) % promised == 0 && uintptr_t(second) % promised == 0, "%s(%zu, %zu) misaligned",
+                      form.name, size, alignment);
+        support_fill(first, size, 1);
+        support_fill(second, size, 2);
+        ck_assert(support_holds(first, size, 1) && support_holds(second, size, 2));
+        release(first, size, align_val_t(alignment));
+        release(second, size, align_val_t(alignment));
+    }
+}
+
+START_TEST(forms_sizes_alignments) {
+    for (const Form &form : forms)
+        for (size_t size : sizes)
+            for (size_t alignment : alignments)
+                if (form.aligned || alignment == 1) check_form(form, size, alignment);
+}
+END_TEST
+
+START_TEST(delete_of_null) {
+    for (const Form &form : forms)
+        for (auto release : form.release) release(nullptr, 0, align_val_t(64));
+}
+END_TEST
+
+bool throws_bad_alloc(const Form &form, size_t size, size_t alignment) {
+    try {
+        return form.allocate(size, align_val_t(alignment)) == reinterpret_cast<void *>(-1);
+    } catch (const std::bad_alloc &) {
+        return true;
+    }
+}
+
+START_TEST(impossible_sizes) {
+    std::set_new_handler(nullptr);
+    for (const Form &form : forms)
+        for (size_t size : too_big)
+            for (size_t alignment : {size_t(16), size_t(64), size_t(1) << 20}) {
+                // libstdc++ 12 rounds the size up to the alignment and lets that wrap
+                if (!support_is_memscope() && form.aligned && size > SIZE_MAX - alignment) continue;
+                if (form.throws)
+                    ck_assert_msg(throws_bad_alloc(form, size, alignment), "%s(%zu)", form.name, size);
+                else
+                    ck_assert_msg(!form.allocate(size, align_val_t(alignment)), "%s(%zu)", form.name, size);
+            }
+}
+END_TEST
+
+int handler_calls;
+
+void handler_gives_up_after_three() {
+    if (++handler_calls == 3) std::set_new_handler(nullptr);
+}
+
+struct OutOfPatience : std::bad_alloc {};
+
+[[noreturn]] void handler_throws() {
+    handler_calls++;
+    throw OutOfPatience();
+}
+
+START_TEST(new_handler_is_called_until_it_gives_up) {
+    for (const Form &form : forms) {
+        handler_calls = 0;
+        std::set_new_handler(handler_gives_up_after_three);
+        if (form.throws)
+            ck_assert_msg(throws_bad_alloc(form, too_big[3], 32), "%s", form.name);
+        else
+            ck_assert_msg(!form.allocate(too_big[3], align_val_t(32)), "%s", form.name);
+        ck_assert_msg(handler_calls == 3, "%s called the handler %d times", form.name, handler_calls);
+    }
+}
+END_TEST
+
+START_TEST(new_handler_may_throw) {
+    for (const Form &form : forms) {
+        bool thrown = false;
+        handler_calls = 0;
+        std::set_new_handler(handler_throws);
+        try {
+            ck_assert_ptr_null(form.allocate(too_big[3], align_val_t(32)));
+        } catch (const OutOfPatience &) {
+            thrown = true;
+        }
+        ck_assert_msg(thrown == form.throws, "%s", form.name);
+        ck_assert_int_eq(handler_calls, 1);
+    }
+    std::set_new_handler(nullptr);
+}
+END_TEST
+
+// The language's own users of the operators.
+struct alignas(128) Overaligned {
+    char bytes[200];
+};
+
+struct ThrowsWhenMade {
+    ThrowsWhenMade() { throw std::runtime_error("made"); }
+    char bytes[500];
+};
+
+START_TEST(expressions) {
+    for (int i = 0; i < 100; i++) {
+        auto one = std::make_unique<Overaligned>();
+        auto many = std::make_unique<Overaligned[]>(7);
+        ck_assert_uint_eq(uintptr_t(one.get()) % 128, 0);
+        ck_assert_uint_eq(uintptr_t(many.get()) % 128, 0);
+        auto strings = std::make_unique<std::string[]>(50);
+        for (size_t s = 0; s < 50; s++) strings[s].assign(s * 10, char('a' + s % 26));
+        ck_assert_uint_eq(strings[49].size(), 490);
+        bool thrown = false;
+        try {
+            delete new ThrowsWhenMade;
+        } catch (const std::runtime_error &) {
+            thrown = true;
+        }
+        ck_assert(thrown);
+    }
+    volatile ptrdiff_t negative = -1;
+    bool thrown = false;
+    try {
+        delete[] new int[size_t(negative)];
+    } catch (const std::bad_alloc &) { // bad_array_new_length
+        thrown = true;
+    }
+    ck_assert(thrown);
+}
+END_TEST
+
+START_TEST(containers_over_threads) {
+    std::map<int, std::vector<std::string>> shared[4];
+    std::vector<std::thread> threads;
+    for (auto &map : shared)
+        threads.emplace_back([&map] {
+            for (int i = 0; i < 3000; i++) map[i % 97].emplace_back(size_t(i) % 200, 'x');
+        });
+    for (auto &thread : threads) thread.join();
+    for (auto &map : shared) {
+        size_t total = 0;
+        for (auto &entry : map)
+            for (auto &text : entry.second) total += text.size();
+        ck_assert_uint_eq(total, 3000 / 200 * (199 * 200 / 2));
+        map.clear();
+    }
+}
+END_TEST
+
+Suite *suite() {
+    const TTest *tests[] = {
+        forms_sizes_alignments, delete_of_null, impossible_sizes,       new_handler_is_called_until_it_gives_up,
+        new_handler_may_throw,  expressions,    containers_over_threads};
+    return SUPPORT_SUITE("new", tests);
+}
+
+} // namespace
+
+int main() {
+    return support_main(suite, support_modes_few);
+}
