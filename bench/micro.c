@@ -103,8 +103,27 @@ static void fifo_body(size_t count, void *context) {
     }
 }
 
-/* context: largest size, or 0 for always 64 bytes. The live blocks stay live between batches. */
+static uint16_t shuffled[LIVE];
+
+static void shuffle(void) {
+    uint64_t state = 1;
+    for (uint32_t i = 0; i < LIVE; i++) {
+        uint32_t other = random_below(&state, i + 1);
+        shuffled[i] = shuffled[other];
+        shuffled[other] = (uint16_t)i;
+    }
+}
+
 static void random_body(size_t count, void *context) {
+    (void)context;
+    for (size_t done = 0; done < count; done += LIVE) {
+        live_fill();
+        for (size_t i = 0; i < LIVE; i++) free(live[shuffled[i]]);
+    }
+}
+
+/* Frees one of the live blocks and allocates another. context: largest size, or 0 for always 64 bytes. */
+static void replace_body(size_t count, void *context) {
     static uint64_t state = 1;
     uint32_t largest = (uint32_t) * (size_t *)context;
     while (count--) {
@@ -132,9 +151,15 @@ static void run_fifo(size_t unused) {
     (void)unused, run_order(fifo_body);
 }
 
-static void run_random(size_t largest) {
+static void run_random(size_t unused) {
+    (void)unused;
+    shuffle();
+    run_order(random_body);
+}
+
+static void run_replace(size_t largest) {
     live_fill();
-    print_ns(measure(random_body, &largest));
+    print_ns(measure(replace_body, &largest));
 }
 
 /* ---- realloc ------------------------------------------------------------------------------------------------ */
@@ -154,13 +179,13 @@ static size_t grow(size_t from, size_t to, size_t percent) {
 }
 
 static void grow_small_body(size_t count, void *context) {
-    (void)context;
-    for (size_t done = 0; done < count;) done += grow(64, 1 << 20, 10);
+    while (count--) *(size_t *)context = grow(64, 1 << 20, 10);
 }
 
 static void run_grow_small(size_t unused) {
-    (void)unused;
-    print_ns(measure(grow_small_body, NULL));
+    size_t steps = unused;
+    double growth = measure(grow_small_body, &steps);
+    print_ns(growth / (double)steps);
 }
 
 /* One growth from 1 MiB to 1 GiB (less when SCALE is under 1), per step: allocators that copy take seconds for it. */
@@ -223,7 +248,7 @@ static void *replace_thread(void *context) {
     return NULL;
 }
 
-static void run_replace(size_t threads) {
+static void run_replace_threads(size_t threads) {
     size_t each = (size_t)(3e6 * scale) / threads + 1;
     double wall = run_threads(threads, replace_thread, &each);
     print_ns(wall / (double)(each * threads));
@@ -410,7 +435,8 @@ static const struct {
     {"lifo-1000", run_lifo, 0},
     {"fifo-1000", run_fifo, 0},
     {"random-1000", run_random, 0},
-    {"random-1000-mixed", run_random, 1024},
+    {"replace-1000", run_replace, 0},
+    {"replace-1000-mixed", run_replace, 1024},
     {"calloc-64", run_calloc, 64},
     {"calloc-4K", run_calloc, 4096},
     {"calloc-1M", run_calloc, 1 << 20},
@@ -421,11 +447,11 @@ static const struct {
     {"grow-1M-1G-10%", run_grow_large, 10},
     {"grow-1M-1G-double", run_grow_large, 100},
     {"producer-consumer", run_producer_consumer, 0},
-    {"threads-1", run_replace, 1},
-    {"threads-2", run_replace, 2},
-    {"threads-4", run_replace, 4},
-    {"threads-16", run_replace, 16},
-    {"threads-100", run_replace, 100},
+    {"threads-1", run_replace_threads, 1},
+    {"threads-2", run_replace_threads, 2},
+    {"threads-4", run_replace_threads, 4},
+    {"threads-16", run_replace_threads, 16},
+    {"threads-100", run_replace_threads, 100},
     {"thread-life", run_thread_life, 64},
     {"thread-idle-rss", run_idle_threads, 64},
     {"task-enter-leave", run_enter_leave, 0},

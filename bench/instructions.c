@@ -1,0 +1,105 @@
+/* Loops whose instructions callgrind counts: `instructions list`, `instructions CASE`. See instructions.sh.
+ *
+ * callgrind collects only while measured() runs (--toggle-collect=measured): warm-up rounds call the loop directly, and
+ * what a round prepares or undoes stays outside. Each case names the empty case with the same loop and no call; the
+ * script subtracts it. What is left is the call: the calling instruction, its argument, the PLT entry, all behind it.
+ */
+#include "bench/bench.h"
+
+enum { WARM = 20, ROUNDS = 20, LIVE = 1000, SIZE = 64 };
+
+static void *live[LIVE];
+static uint16_t order[LIVE]; /* a permutation: the order of freeing */
+
+#define EACH for (int i = 0; i < LIVE; i++)
+
+static void nothing(void) {}
+static void pair(void) {
+    EACH free(keep(malloc(SIZE)));
+}
+static void pair_empty(void) {
+    EACH keep(NULL);
+}
+static void all_malloc(void) {
+    EACH live[i] = keep(malloc(SIZE));
+}
+static void all_calloc(void) {
+    EACH live[i] = keep(calloc(1, SIZE));
+}
+static void all_empty(void) {
+    EACH live[i] = keep(live[i]);
+}
+static void all_free(void) {
+    EACH free(keep(live[i]));
+}
+static void all_realloc(void) {
+    EACH live[i] = keep(realloc(live[i], SIZE - 1));
+}
+
+static void shuffle(void) {
+    static uint64_t state = 1;
+    EACH {
+        uint32_t other = random_below(&state, (uint32_t)i + 1);
+        order[i] = order[other];
+        order[other] = (uint16_t)i;
+    }
+}
+
+static void all_then_random(void) {
+    EACH live[i] = keep(malloc(SIZE));
+    EACH free(keep(live[order[i]]));
+}
+
+static void all_then_random_empty(void) {
+    EACH live[i] = keep(live[i]);
+    EACH keep(live[order[i]]);
+}
+
+/* A round is prepare, loop, undo; only loop is counted. */
+static const struct {
+    const char *name, *empty;
+    int calls; /* of the allocator in a step */
+    void (*begin)(void), (*prepare)(void), (*loop)(void), (*undo)(void);
+} cases[] = {
+    {"pair-64", "empty", 2, nothing, nothing, pair, nothing},
+    {"random-1000", "random-empty", 2, nothing, shuffle, all_then_random, nothing},
+    {"malloc-64", "all-empty", 1, nothing, nothing, all_malloc, all_free},
+    {"free-64", "all-empty", 1, nothing, all_malloc, all_free, nothing},
+    {"calloc-64", "all-empty", 1, nothing, nothing, all_calloc, all_free},
+    {"realloc-64-in-place", "all-empty", 1, all_malloc, nothing, all_realloc, nothing},
+    {"empty", "", 0, nothing, nothing, pair_empty, nothing},
+    {"all-empty", "", 0, nothing, nothing, all_empty, nothing},
+    {"random-empty", "", 0, nothing, shuffle, all_then_random_empty, nothing},
+};
+
+enum { CASES = sizeof cases / sizeof *cases };
+
+__attribute__((noinline)) static void measured(void (*loop)(void)) {
+    loop();
+    __asm__ volatile("" ::: "memory"); /* so that the call above is not a jump */
+}
+
+static void run(size_t i) {
+    cases[i].begin();
+    for (int round = 0; round < WARM + ROUNDS; round++) {
+        cases[i].prepare();
+        if (round < WARM)
+            cases[i].loop();
+        else
+            measured(cases[i].loop);
+        cases[i].undo();
+    }
+}
+
+int main(int argc, char **argv) {
+    int list = argc == 2 && strcmp(argv[1], "list") == 0;
+    if (argc != 2) return 2;
+    for (size_t i = 0; i < CASES; i++) {
+        if (list && *cases[i].empty)
+            printf("%s %s %d %d\n", cases[i].name, cases[i].empty, ROUNDS * LIVE, cases[i].calls);
+        if (strcmp(argv[1], cases[i].name) != 0) continue;
+        run(i);
+        return 0;
+    }
+    return list ? 0 : 2;
+}
