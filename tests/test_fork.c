@@ -1,0 +1,293 @@
+/* fork, vfork, exec and posix_spawn in processes whose other threads are busy allocating: the child must be able to
+ * allocate, to free what it inherited, to start threads, to fork again, and to export. */
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "memscope/memscope.h"
+#include "tests/entries.h"
+#include "tests/support.h"
+
+#pragma weak memscope_process_usage
+#pragma weak memscope_export_json
+#pragma weak memscope_export_msgpack
+#pragma weak memscope_task_create
+#pragma weak memscope_task_enter
+#pragma weak memscope_task_leave
+
+extern char **environ;
+
+enum { NOISE_THREADS = 6, INHERITED = 600, FORKS = 24 };
+
+static const size_t sizes[] = {1, 16, 64, 100, 500, 1024, 3000, 20000, 40000, 300000, 2000000};
+#define SIZE(i) sizes[(i) % (sizeof sizes / sizeof sizes[0])]
+
+static _Atomic(bool) stop;
+static pthread_t noise[NOISE_THREADS];
+static _Atomic(void *) mailbox[64];
+
+/* Allocates, frees, and trades blocks with the other threads, so that a fork finds every kind of work half done. */
+static void *make_noise(void *argument) {
+    uint64_t state = (uintptr_t)argument;
+    while (!atomic_load(&stop)) {
+        size_t size = SIZE(support_random(&state) % 9);
+        void *block = entries[support_random(&state) % entry_count].allocate(64, size);
+        if (!block) abort();
+        memset(block, 1, size < 64 ? size : 64);
+        free(atomic_exchange(&mailbox[support_random(&state) % 64], block));
+        void *grown = realloc(malloc(100), SIZE(support_random(&state) % 8));
+        free(grown);
+    }
+    return NULL;
+}
+
+static void start_noise(void) {
+    atomic_store(&stop, false);
+    for (uintptr_t i = 0; i < NOISE_THREADS; i++)
+        ck_assert_int_eq(pthread_create(&noise[i], NULL, make_noise, (void *)(i + 1)), 0);
+}
+
+static void stop_noise(void) {
+    atomic_store(&stop, true);
+    for (size_t i = 0; i < NOISE_THREADS; i++) ck_assert_int_eq(pthread_join(noise[i], NULL), 0);
+    for (size_t i = 0; i < 64; i++) free(atomic_exchange(&mailbox[i], NULL));
+}
+
+static void expect(bool condition, int status) {
+    if (!condition) _exit(status);
+}
+
+typedef struct inherited {
+    void *blocks[INHERITED];
+} inherited_t;
+
+static void *fill_inherited(void *argument) {
+    inherited_t *inherited = argument;
+    for (size_t i = 0; i < INHERITED; i++) {
+        inherited->blocks[i] = entries[i % entry_count].allocate(64, SIZE(i % 9));
+        support_fill(inherited->blocks[i], SIZE(i % 9), i);
+    }
+    return NULL;
+}
+
+static void *allocate_in_thread(void *unused) {
+    for (size_t i = 0; i < 200; i++) {
+        void *block = malloc(SIZE(i));
+        expect(block != NULL, 20);
+        free(block);
+    }
+    return unused;
+}
+
+static void export_in_child(void) {
+    if (!support_is_memscope()) return;
+    memscope_usage_t usage;
+    expect(memscope_process_usage(&usage) == 0, 30);
+    expect(usage.live_bytes == usage.allocated_bytes - usage.freed_bytes, 31);
+    expect(memscope_export_json("/dev/null") == 0, 32);
+    expect(memscope_export_msgpack("/dev/null") == 0, 33);
+}
+
+static int wait_for(pid_t pid) {
+    int status;
+    while (waitpid(pid, &status, 0) != pid)
+        if (errno != EINTR) return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/* What a child does with its life. SIGALRM ends one that hangs. */
+static void live(inherited_t *inherited, int generations) {
+    alarm(120);
+    for (size_t i = 0; i < 300; i++) {
+        void *block = entries[i % entry_count].allocate(128, SIZE(i));
+        expect(block != NULL, 10);
+        support_fill(block, SIZE(i), i);
+        expect(support_holds(block, SIZE(i), i), 11);
+        free(block);
+    }
+    for (size_t i = 0; i < INHERITED; i += 2) {
+        expect(support_holds(inherited->blocks[i], SIZE(i % 9), i), 12);
+        inherited->blocks[i] = realloc(inherited->blocks[i], SIZE(i % 9) + 1000);
+        expect(support_holds(inherited->blocks[i], 1, i), 13);
+    }
+    for (size_t i = 0; i < INHERITED; i++) free(inherited->blocks[i]);
+    pthread_t thread;
+    expect(pthread_create(&thread, NULL, allocate_in_thread, NULL) == 0, 14);
+    fill_inherited(inherited);
+    expect(pthread_join(thread, NULL) == 0, 15);
+    export_in_child();
+    if (generations == 0) return;
+    pid_t pid = fork();
+    expect(pid >= 0, 16);
+    if (pid == 0) {
+        live(inherited, generations - 1);
+        _exit(0);
+    }
+    int status = wait_for(pid);
+    if (status) _exit(status > 1000 ? 99 : status);
+}
+
+/* `inherited` belongs to two threads: even children get the blocks of one that has ended, odd ones of a running one. */
+static void fork_and_check(inherited_t *inherited, int generations) {
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        live(inherited, generations);
+        _exit(0);
+    }
+    int status = wait_for(pid);
+    ck_assert_msg(status == 0, "the child ended with %d", status);
+}
+
+START_TEST(forks_while_others_allocate) {
+    static inherited_t own, others;
+    pthread_t thread;
+    fill_inherited(&own);
+    ck_assert_int_eq(pthread_create(&thread, NULL, fill_inherited, &others), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    start_noise();
+    for (int i = 0; i < (support_stress() ? 50 * FORKS : FORKS); i++)
+        fork_and_check(i % 2 ? &own : &others, i % 4 == 0 ? 2 : 0);
+    stop_noise();
+    for (size_t i = 0; i < INHERITED; i++) {
+        ck_assert(support_holds(own.blocks[i], SIZE(i % 9), i));
+        ck_assert(support_holds(others.blocks[i], SIZE(i % 9), i));
+        free(own.blocks[i]);
+        free(others.blocks[i]);
+    }
+}
+END_TEST
+
+static void *fork_in_thread(void *unused) {
+    static inherited_t all[4];
+    static _Atomic(int) next;
+    inherited_t *inherited = &all[atomic_fetch_add(&next, 1)];
+    fill_inherited(inherited);
+    for (int i = 0; i < FORKS / 4; i++) fork_and_check(inherited, 0);
+    for (size_t i = 0; i < INHERITED; i++) free(inherited->blocks[i]);
+    return unused;
+}
+
+START_TEST(threads_fork_at_once) {
+    pthread_t forkers[4];
+    start_noise();
+    for (size_t i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&forkers[i], NULL, fork_in_thread, NULL), 0);
+    for (size_t i = 0; i < 4; i++) ck_assert_int_eq(pthread_join(forkers[i], NULL), 0);
+    stop_noise();
+}
+END_TEST
+
+/* The program's own fork handlers may allocate. */
+static _Atomic(int) handler_calls;
+static void fork_handler(void) {
+    for (size_t i = 0; i < 30; i++) free(realloc(malloc(SIZE(i)), SIZE(i + 1)));
+    handler_calls++;
+}
+
+START_TEST(fork_handlers_that_allocate) {
+    static inherited_t inherited;
+    fill_inherited(&inherited);
+    ck_assert_int_eq(pthread_atfork(fork_handler, fork_handler, fork_handler), 0);
+    start_noise();
+    for (int i = 0; i < FORKS / 2; i++) fork_and_check(&inherited, i % 8 == 0);
+    stop_noise();
+    ck_assert_int_eq(handler_calls, FORKS);
+}
+END_TEST
+
+/* fork inside a task: the child goes on in it. */
+START_TEST(forks_inside_a_task) {
+    static inherited_t inherited;
+    if (!support_is_memscope()) return;
+    memscope_task_t task = memscope_task_create("before the fork", 0);
+    memscope_token_t token = memscope_task_enter(task);
+    fill_inherited(&inherited);
+    start_noise();
+    for (int i = 0; i < 5; i++) fork_and_check(&inherited, 1);
+    stop_noise();
+    memscope_task_leave(token);
+    for (size_t i = 0; i < INHERITED; i++) free(inherited.blocks[i]);
+}
+END_TEST
+
+START_TEST(child_leaves_through_exit) {
+    start_noise();
+    for (int i = 0; i < FORKS / 2; i++) {
+        pid_t pid = fork();
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+            alarm(120);
+            setvbuf(stdout, NULL, _IOFBF, 4096);
+            free(malloc(SIZE((size_t)i)));
+            exit(7);
+        }
+        ck_assert_int_eq(wait_for(pid), 7);
+    }
+    stop_noise();
+}
+END_TEST
+
+START_TEST(vfork_exec_spawn_system) {
+    char *const argv[] = {(char[]){"true"}, NULL};
+    pid_t pid;
+    start_noise();
+    for (int i = 0; i < FORKS / 2; i++) {
+        ck_assert_int_eq(posix_spawnp(&pid, "true", NULL, NULL, argv, environ), 0);
+        ck_assert_int_eq(wait_for(pid), 0);
+        pid = vfork();
+        if (pid == 0) {
+            execvp("true", argv);
+            _exit(9);
+        }
+        ck_assert_int_eq(wait_for(pid), 0);
+        free(malloc(SIZE((size_t)i)));
+    }
+    ck_assert_int_eq(system("exit 5") >> 8, 5);
+    FILE *pipe = popen("echo text", "r");
+    char line[16];
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, pipe));
+    ck_assert_str_eq(line, "text\n");
+    pclose(pipe);
+    stop_noise();
+}
+END_TEST
+
+/* exec from a thread other than the first, while the rest allocate. */
+static void *exec_in_thread(void *unused) {
+    execlp("sh", "sh", "-c", "exit 6", (char *)NULL);
+    _exit(9);
+    return unused;
+}
+
+START_TEST(exec_from_a_thread) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t thread;
+        alarm(120);
+        start_noise();
+        pthread_create(&thread, NULL, exec_in_thread, NULL);
+        pthread_join(thread, NULL);
+        _exit(8);
+    }
+    ck_assert_int_eq(wait_for(pid), 6);
+}
+END_TEST
+
+static Suite *suite(void) {
+    const TTest *tests[] = {forks_while_others_allocate, threads_fork_at_once,      fork_handlers_that_allocate,
+                            forks_inside_a_task,         child_leaves_through_exit, vfork_exec_spawn_system,
+                            exec_from_a_thread};
+    return SUPPORT_SUITE("fork", tests);
+}
+
+int main(void) {
+    return support_main(suite, support_modes_few);
+}

@@ -1,0 +1,291 @@
+/* What else happens to a malloc in a process: signal handlers, libraries that come and go, address space that ends. */
+#define _GNU_SOURCE /* asprintf */
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "memscope/memscope.h"
+#include "tests/entries.h"
+#include "tests/support.h"
+
+#pragma weak memscope_export_json
+
+#define MIB ((size_t)1 << 20)
+
+/* ---- signal handlers that allocate. They run where the thread is not inside malloc: the standard promises no more. */
+static _Atomic(size_t) handled;
+static void *_Atomic handler_block;
+
+static void handler_allocates(int number) {
+    (void)number;
+    int saved = errno;
+    for (size_t i = 0; i < 20; i++) {
+        void *block = entries[i % entry_count].allocate(64, i * 700);
+        support_fill(block, i * 700, i);
+        if (!support_holds(block, i * 700, i)) abort();
+        free(block);
+    }
+    free(atomic_exchange(&handler_block, malloc(1000))); /* what the last call left */
+    handled++;
+    errno = saved;
+}
+
+static void install(int flags) {
+    struct sigaction action = {.sa_handler = handler_allocates, .sa_flags = flags};
+    ck_assert_int_eq(sigaction(SIGUSR1, &action, NULL), 0);
+}
+
+START_TEST(handlers_that_allocate) {
+    install(0);
+    for (size_t i = 0; i < 200; i++) {
+        void *block = malloc(i * 10);
+        raise(SIGUSR1);
+        free(block);
+    }
+    ck_assert_uint_eq(handled, 200);
+}
+END_TEST
+
+START_TEST(handlers_on_their_own_stack) {
+    stack_t stack = {.ss_sp = malloc(256 << 10), .ss_size = 256 << 10};
+    ck_assert_int_eq(sigaltstack(&stack, NULL), 0);
+    install(SA_ONSTACK);
+    for (size_t i = 0; i < 200; i++) raise(SIGUSR1);
+    ck_assert_uint_eq(handled, 200);
+}
+END_TEST
+
+/* A thread that never allocates itself: its first allocation happens in the handler. */
+static sem_t ready;
+static void *compute(void *stop) {
+    sem_post(&ready);
+    while (!atomic_load((_Atomic(int) *)stop)) continue;
+    return NULL;
+}
+
+START_TEST(handlers_in_other_threads) {
+    _Atomic(int) stop = 0;
+    pthread_t thread;
+    install(0);
+    sem_init(&ready, 0, 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, compute, &stop), 0);
+    sem_wait(&ready);
+    for (size_t i = 1; i <= 50; i++) {
+        ck_assert_int_eq(pthread_kill(thread, SIGUSR1), 0);
+        while (handled < i) free(malloc(100));
+    }
+    atomic_store(&stop, 1);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* ---- libraries */
+static void *library(void) {
+    const char *top = getenv("top_builddir");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/.libs/plugin.so", top ? top : ".");
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_msg(handle != NULL, "%s", dlerror());
+    return handle;
+}
+
+typedef char *work_t(int number);
+typedef void release_t(char *text);
+
+static void *use_library(void *handle) {
+    work_t *work;
+    release_t *release;
+    *(void **)&work = dlsym(handle, "plugin_work");
+    *(void **)&release = dlsym(handle, "plugin_release");
+    for (int i = 0; i < 100; i++) {
+        char *text = work(i);
+        if (strlen(text) != (size_t)i) abort();
+        release(text);
+    }
+    return NULL;
+}
+
+START_TEST(cpp_libraries_come_and_go) {
+    for (int round = 0; round < 50; round++) {
+        pthread_t thread;
+        void *handle = library();
+        use_library(handle);
+        ck_assert_int_eq(pthread_create(&thread, NULL, use_library, handle), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_int_eq(dlclose(handle), 0);
+    }
+}
+END_TEST
+
+/* ---- limits */
+static void limit(int resource, size_t bytes) {
+    struct rlimit value;
+    ck_assert_int_eq(getrlimit(resource, &value), 0);
+    value.rlim_cur = bytes;
+    ck_assert_int_eq(setrlimit(resource, &value), 0);
+}
+
+typedef struct list {
+    struct list *next;
+} list_t;
+
+static size_t free_list(list_t *list) {
+    size_t count = 0;
+    while (list) {
+        list_t *next = list->next;
+        free(list);
+        list = next;
+        count++;
+    }
+    return count;
+}
+
+/* Takes blocks until there are no more; how many, or 0 if the end was not clean. */
+static size_t exhaust(const entry_t *entry, size_t size, list_t **list) {
+    size_t count = 0;
+    for (;; count++) {
+        errno = 0;
+        list_t *block = entry->allocate(64, size);
+        if (!block) return errno == ENOMEM ? count : 0;
+        block->next = *list;
+        *list = block;
+    }
+}
+
+/* Address space ends; every entry point says so with ENOMEM, and all is well again once blocks are freed. */
+static void check_exhaustion(size_t size) {
+    for (size_t e = 0; e < entry_count; e++) {
+        list_t *list = NULL, *again = NULL;
+        size_t first = exhaust(&entries[e], size, &list);
+        void *grown = realloc(list, 512 * MIB); /* no assertion before memory is back: Check allocates */
+        int error = errno;
+        size_t freed = free_list(list);
+        ck_assert_msg(first > 0, "%s(%zu): no block, or errno is not ENOMEM", entries[e].name, size);
+        ck_assert(grown == NULL && error == ENOMEM);
+        ck_assert_uint_eq(freed, first);
+        size_t second = exhaust(&entries[e], size, &again);
+        free_list(again);
+        ck_assert_msg(second >= first / 2, "%s(%zu): %zu blocks, the second time %zu", entries[e].name, size, first,
+                      second);
+    }
+}
+
+START_TEST(address_space_ends) {
+    static const size_t sizes[] = {50000, 700, 3000000, 20000};
+    limit(RLIMIT_AS, support_address_space() + 192 * MIB);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) check_exhaustion(sizes[s]);
+    char *text = NULL;
+    ck_assert_int_gt(asprintf(&text, "the program goes on: %d", 1), 0);
+    free(text);
+    if (support_is_memscope()) ck_assert_int_eq(memscope_export_json("/dev/null"), 0);
+}
+END_TEST
+
+START_TEST(address_space_ends_for_small_blocks) {
+    limit(RLIMIT_AS, support_address_space() + 64 * MIB);
+    check_exhaustion(16);
+    check_exhaustion(100);
+}
+END_TEST
+
+/* Threads under a limit: each sees NULL and goes on. */
+static void *exhaust_in_thread(void *unused) {
+    for (int round = 0; round < 3; round++) {
+        list_t *list = NULL;
+        for (size_t i = 0; i < 100000; i++) {
+            list_t *block = malloc(i % 2 ? 100 : 9000);
+            if (!block) break;
+            block->next = list;
+            list = block;
+        }
+        free_list(list);
+    }
+    return unused;
+}
+
+START_TEST(address_space_ends_for_threads) {
+    pthread_t threads[8];
+    limit(RLIMIT_AS, support_address_space() + 256 * MIB);
+    size_t started = 0;
+    while (started < 8 && pthread_create(&threads[started], NULL, exhaust_in_thread, NULL) == 0) started++;
+    ck_assert_uint_gt(started, 0);
+    for (size_t i = 0; i < started; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    void *block = malloc(1000);
+    ck_assert_ptr_nonnull(block);
+    free(block);
+}
+END_TEST
+
+/* No address space at all, from the first request on. */
+START_TEST(no_address_space) {
+    size_t failures = 0, unclean = 0;
+    limit(RLIMIT_AS, support_address_space());
+    for (size_t i = 0; i < 2000; i++) {
+        errno = 0;
+        void *block = entries[i % entry_count].allocate(64, i * 5000);
+        if (!block) {
+            failures++;
+            unclean += errno != ENOMEM;
+        }
+        free(block);
+    }
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_uint_gt(failures, 0);
+    ck_assert_uint_eq(unclean, 0);
+    void *block = malloc(MIB);
+    ck_assert_ptr_nonnull(block);
+    free(block);
+}
+END_TEST
+
+/* The kernel may also refuse to give memory back (vm.max_map_count): freeing must not fail. */
+START_TEST(mappings_run_out) {
+    enum { MAPPINGS = 70000 };
+    static void *taken[MAPPINGS];
+    size_t count = 0;
+    void *large = malloc(8 * MIB);
+    while (count < MAPPINGS) { /* alternate protections, so that neighbours do not merge */
+        int protection = count % 2 ? PROT_READ : PROT_NONE;
+        taken[count] = mmap(NULL, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (taken[count] == MAP_FAILED) break;
+        count++;
+    }
+    free(large);
+    for (size_t i = 0; i < 300; i++) {
+        void *block = malloc(i * 20000);
+        free(realloc(block, i * 30000));
+    }
+    for (size_t i = 0; i < count; i++) munmap(taken[i], 4096);
+    large = malloc(8 * MIB);
+    ck_assert_ptr_nonnull(large);
+    memset(large, 1, 8 * MIB);
+    free(large);
+}
+END_TEST
+
+static Suite *suite(void) {
+    const TTest *tests[] = {handlers_that_allocate,
+                            handlers_on_their_own_stack,
+                            handlers_in_other_threads,
+                            cpp_libraries_come_and_go,
+                            address_space_ends,
+                            address_space_ends_for_small_blocks,
+                            address_space_ends_for_threads,
+                            no_address_space,
+                            mappings_run_out};
+    return SUPPORT_SUITE("process", tests);
+}
+
+int main(void) {
+    return support_main(suite, support_modes_few);
+}

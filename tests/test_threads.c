@@ -1,0 +1,285 @@
+/* Threads: a thousand at once, many one after the other, memory that only other threads free, what a dead thread
+ * leaves behind, and what malloc_trim gives back. Memory is judged by the kernel's count of resident pages. */
+#include <malloc.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memscope/memscope.h"
+#include "tests/support.h"
+
+#pragma weak memscope_process_usage
+
+#define MIB ((size_t)1 << 20)
+
+static const size_t sizes[] = {16, 24, 48, 64, 100, 200, 500, 1000, 3000, 10000};
+#define SIZE(i) sizes[(i) % (sizeof sizes / sizeof sizes[0])]
+
+static pthread_t start(void *(*body)(void *), void *argument) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 64 << 10);
+    ck_assert_int_eq(pthread_create(&thread, &attributes, body, argument), 0);
+    pthread_attr_destroy(&attributes);
+    return thread;
+}
+
+static void *join(pthread_t thread) {
+    void *result;
+    ck_assert_int_eq(pthread_join(thread, &result), 0);
+    return result;
+}
+
+/* ---- a thousand threads alive at once, each with blocks the first thread frees */
+enum { THOUSAND = 1000, OWN = 8 };
+static pthread_barrier_t all_here;
+
+static void *one_of_many(void *argument) {
+    void **blocks = argument;
+    for (size_t i = 0; i < OWN; i++) {
+        blocks[i] = malloc(SIZE(i));
+        support_fill(blocks[i], SIZE(i), (uintptr_t)blocks + i);
+    }
+    pthread_barrier_wait(&all_here);
+    pthread_barrier_wait(&all_here);
+    for (size_t i = 0; i < OWN; i += 2) {
+        if (!support_holds(blocks[i], SIZE(i), (uintptr_t)blocks + i)) abort();
+        free(blocks[i]);
+    }
+    return blocks;
+}
+
+START_TEST(a_thousand_threads_at_once) {
+    static pthread_t threads[THOUSAND];
+    static void *blocks[THOUSAND][OWN];
+    size_t before = support_rss();
+    pthread_barrier_init(&all_here, NULL, THOUSAND + 1);
+    for (size_t i = 0; i < THOUSAND; i++) threads[i] = start(one_of_many, blocks[i]);
+    pthread_barrier_wait(&all_here);
+    /* stacks and a few blocks: a peer that reserves megabytes a thread fails here */
+    ck_assert_uint_lt(support_rss(), before + 700 * MIB);
+    pthread_barrier_wait(&all_here);
+    for (size_t i = 0; i < THOUSAND; i++) ck_assert_ptr_eq(join(threads[i]), blocks[i]);
+    for (size_t i = 0; i < THOUSAND; i++)
+        for (size_t b = 1; b < OWN; b += 2) {
+            ck_assert(support_holds(blocks[i][b], SIZE(b), (uintptr_t)blocks[i] + b));
+            free(blocks[i][b]);
+        }
+}
+END_TEST
+
+/* ---- threads that come and go, each leaving one block to be freed by another */
+static void *short_life(void *argument) {
+    void *kept[20];
+    for (size_t i = 0; i < 20; i++) kept[i] = malloc(SIZE(i + (uintptr_t)argument));
+    for (size_t i = 1; i < 20; i++) free(kept[i]);
+    return kept[0];
+}
+
+START_TEST(threads_come_and_go) {
+    size_t count = support_stress() ? 100000 : 5000, warm = 0;
+    for (size_t i = 0; i < count; i += 4) {
+        pthread_t threads[4];
+        for (size_t t = 0; t < 4; t++) threads[t] = start(short_life, (void *)(i + t));
+        for (size_t t = 0; t < 4; t++) free(join(threads[t]));
+        if (i == count / 5 / 4 * 4) warm = support_rss();
+    }
+    ck_assert_uint_lt(support_rss(), warm + 16 * MIB);
+}
+END_TEST
+
+/* ---- a producer whose blocks only a consumer frees */
+enum { QUEUE = 1024 };
+static void *queue[QUEUE];
+static sem_t filled, vacant;
+
+static void *consume(void *unused) {
+    for (size_t at = 0;; at++) {
+        sem_wait(&filled);
+        void *block = queue[at % QUEUE];
+        sem_post(&vacant);
+        if (!block) return unused;
+        free(block);
+    }
+}
+
+static void put(size_t at, void *block) {
+    sem_wait(&vacant);
+    queue[at % QUEUE] = block;
+    sem_post(&filled);
+}
+
+START_TEST(memory_freed_only_by_others_stays_bounded) {
+    size_t count = support_stress() ? 20000000 : 1000000, before = support_rss();
+    sem_init(&filled, 0, 0);
+    sem_init(&vacant, 0, QUEUE);
+    pthread_t consumer = start(consume, NULL);
+    for (size_t i = 0; i < count; i++) {
+        char *block = malloc(SIZE(i));
+        block[0] = 1;
+        put(i, block);
+    }
+    put(count, NULL);
+    join(consumer);
+    /* a thousand blocks in flight are 1.5 MB; what went through is more than a gigabyte */
+    ck_assert_uint_lt(support_rss(), before + 64 * MIB);
+}
+END_TEST
+
+/* ---- a thread allocates much, others free it, again and again */
+static _Atomic(void *) chain;
+
+static void *allocate_chain(void *argument) {
+    for (size_t i = 0; i < (uintptr_t)argument; i++) {
+        void **block = malloc(200);
+        *block = chain;
+        chain = block;
+    }
+    return NULL;
+}
+
+static void free_chain(void) {
+    for (void **block = chain; block;) {
+        void **next = *block;
+        free(block);
+        block = next;
+    }
+    chain = NULL;
+}
+
+static sem_t work, done;
+static void *allocate_on_demand(void *unused) {
+    for (;;) {
+        sem_wait(&work);
+        if (atomic_load(&chain) == (void *)&work) return unused;
+        allocate_chain((void *)100000);
+        sem_post(&done);
+    }
+}
+
+START_TEST(a_living_owner_reuses_what_others_freed) {
+    size_t after_first = 0;
+    sem_init(&work, 0, 0);
+    sem_init(&done, 0, 0);
+    pthread_t owner = start(allocate_on_demand, NULL);
+    for (int round = 0; round < 20; round++) {
+        sem_post(&work);
+        sem_wait(&done);
+        free_chain();
+        if (round == 2) after_first = support_rss();
+    }
+    atomic_store(&chain, &work);
+    sem_post(&work);
+    join(owner);
+    ck_assert_uint_lt(support_rss(), after_first + 24 * MIB); /* a round is 20 MB, there were 17 more */
+}
+END_TEST
+
+START_TEST(arenas_of_dead_threads_are_adopted) {
+    size_t after_first = 0;
+    for (int round = 0; round < 20; round++) {
+        join(start(allocate_chain, (void *)100000));
+        free_chain();
+        if (round == 2) after_first = support_rss();
+    }
+    ck_assert_uint_lt(support_rss(), after_first + 24 * MIB);
+}
+END_TEST
+
+START_TEST(a_dead_thread_gives_memory_back) {
+    size_t before = support_rss();
+    join(start(allocate_chain, (void *)500000)); /* 100 MB */
+    ck_assert_uint_gt(support_rss(), before + 80 * MIB);
+    free_chain();
+    malloc_trim(0);
+    ck_assert_uint_lt(support_rss(), before + 24 * MIB);
+}
+END_TEST
+
+START_TEST(trim_gives_small_blocks_back) {
+    size_t before = support_rss();
+    for (int round = 0; round < 3; round++) {
+        allocate_chain((void *)500000);
+        ck_assert_uint_gt(support_rss(), before + 80 * MIB);
+        free_chain();
+        malloc_trim(0);
+        ck_assert_uint_lt(support_rss(), before + 24 * MIB);
+    }
+}
+END_TEST
+
+/* Medium and large blocks go back as well, without being asked from some size on. */
+START_TEST(trim_gives_large_blocks_back) {
+    static const size_t large[] = {20000, 50000, 300000, 900000, 5000000};
+    for (size_t s = 0; s < sizeof large / sizeof large[0]; s++) {
+        size_t before = support_rss(), count = 100 * MIB / large[s];
+        void **blocks = calloc(count, sizeof *blocks);
+        for (size_t i = 0; i < count; i++) memset(blocks[i] = malloc(large[s]), 1, large[s]);
+        ck_assert_uint_gt(support_rss(), before + 80 * MIB);
+        for (size_t i = 0; i < count; i++) free(blocks[i]);
+        free(blocks);
+        malloc_trim(0);
+        ck_assert_msg(support_rss() < before + 24 * MIB, "blocks of %zu: %zu bytes more than before", large[s],
+                      support_rss() - before);
+    }
+}
+END_TEST
+
+/* Large blocks in turn do not pile up either, asked or not. */
+START_TEST(large_blocks_do_not_pile_up) {
+    size_t before = support_rss();
+    for (size_t i = 0; i < 2000; i++) {
+        size_t size = 100000 + i * 1000;
+        char *block = malloc(size);
+        memset(block, 1, size);
+        free(block);
+    }
+    ck_assert_uint_lt(support_rss(), before + 64 * MIB);
+}
+END_TEST
+
+/* The process's own count agrees when everything is freed, whoever did it. */
+static void *free_half(void *argument) {
+    void **blocks = argument;
+    for (size_t i = 0; i < 1000; i += 2) free(blocks[i]);
+    return NULL;
+}
+
+START_TEST(nothing_is_live_after_all_is_freed) {
+    static void *blocks[1000];
+    memscope_usage_t before = {0}, after = {0};
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!support_is_memscope() || (conf && strstr(conf, "mode:off"))) return;
+    join(start(free_half, blocks)); /* what libc allocates for its first thread stays */
+    ck_assert_int_eq(memscope_process_usage(&before), 0);
+    for (size_t i = 0; i < 1000; i++) blocks[i] = malloc(SIZE(i));
+    join(start(free_half, blocks));
+    for (size_t i = 1; i < 1000; i += 2) free(blocks[i]);
+    ck_assert_int_eq(memscope_process_usage(&after), 0);
+    ck_assert_uint_eq(after.live_bytes, before.live_bytes);
+    ck_assert_uint_eq(after.live_blocks, before.live_blocks);
+}
+END_TEST
+
+static Suite *suite(void) {
+    const TTest *tests[] = {a_thousand_threads_at_once,
+                            threads_come_and_go,
+                            memory_freed_only_by_others_stays_bounded,
+                            a_living_owner_reuses_what_others_freed,
+                            arenas_of_dead_threads_are_adopted,
+                            a_dead_thread_gives_memory_back,
+                            trim_gives_small_blocks_back,
+                            trim_gives_large_blocks_back,
+                            large_blocks_do_not_pile_up,
+                            nothing_is_live_after_all_is_freed};
+    return SUPPORT_SUITE("threads", tests);
+}
+
+int main(void) {
+    return support_main(suite, support_modes_few);
+}
