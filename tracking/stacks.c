@@ -4,11 +4,11 @@
  *     0             empty
  *     check | id    a node, `check` being 32 bits of its hash, so that a probe seldom has to look at a wrong node
  *     FROZEN        empty, and to stay so: the index is being replaced
- * An index never gives up an entry. It is replaced by one four times as large like this: freeze every empty slot (from
- * then on nothing can be added, the entries are final), copy, publish in `newest`. Whoever wants to add and meets a
- * frozen slot does the same work itself if the other has not finished soon: nobody depends on a thread that was
- * interrupted, killed or not taken along by fork. The old index stays mapped, a reader may be in it; all old ones
- * together are a third of the newest.
+ * An index never gives up an entry. It is replaced by one twice as large like this: freeze every empty slot (from then
+ * on nothing can be added, the entries are final), copy, publish in `newest`. Whoever wants to add and meets a frozen
+ * slot does the same work itself if the other has not finished soon: nobody depends on a thread that was interrupted,
+ * killed or not taken along by fork. The old index stays mapped, someone may still be reading it, but its memory goes
+ * back: it then reads as empty, what is looked up there seems new, and add() finds out by looking at `newest` last.
  *
  * Two threads that add the same frame create two nodes; the one that loses the slot is taken out of use (pc 0). */
 #include "tracking/stacks.h"
@@ -21,6 +21,7 @@
 #define FROZEN 0xffffffff00000000u
 #define FIRST_BITS 11 /* 2048 slots, 16 KiB */
 #define LAST_BITS 23  /* holds MS_STACK_MOST */
+#define ALONE_BITS 14 /* from here on, 128 KiB, an index does not share its pages with other metadata */
 #define WAIT_TURNS 256
 
 typedef struct {
@@ -79,6 +80,12 @@ static index_t *index_new(unsigned bits) {
     return index;
 }
 
+/* The memory of an index nobody should be using, but for its first page: someone may. */
+static void give_back(index_t *index) {
+    size_t bytes = sizeof(index_t) + (sizeof(uint64_t) << index->bits);
+    if (index->bits >= ALONE_BITS) ms_os_purge((char *)index + MS_PAGE, (bytes - MS_PAGE) & ~(size_t)(MS_PAGE - 1));
+}
+
 static void freeze_and_copy(index_t *from, index_t *to) {
     size_t to_mask = ((size_t)1 << to->bits) - 1;
     for (size_t i = 0; i < (size_t)1 << from->bits; i++) {
@@ -106,14 +113,13 @@ static MS_COLD index_t *replace(index_t *index) {
     }
     index_t *now = atomic_load_explicit(&newest, memory_order_acquire);
     if (now != index) return now;
-    index_t *larger = index_new(index->bits + 2 < LAST_BITS ? index->bits + 2 : LAST_BITS);
+    index_t *larger = index_new(index->bits + 1);
     if (larger != NULL) {
         freeze_and_copy(index, larger);
         /* release pairs with the acquire loads of newest; the loser's copy has the same content and is given up */
-        if (atomic_compare_exchange_strong_explicit(&newest, &now, larger, memory_order_acq_rel,
-                                                    memory_order_acquire)) {
-            now = larger;
-        }
+        bool published = atomic_compare_exchange_strong(&newest, &now, larger);
+        if (published) now = larger;
+        give_back(published ? index : larger);
     } else {
         now = NULL;
     }
@@ -175,11 +181,11 @@ static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint
         }
         if (id == 0) id = node_new(parent, pc);
         if (id == 0) break;
-        /* release pairs with the acquire in probe(); failure means someone took the slot: look again */
-        if (atomic_compare_exchange_strong_explicit(slot, &content, check_of(hash) | id, memory_order_release,
-                                                    memory_order_relaxed)) {
-            return id;
-        }
+        /* pairs with the acquire in probe(); failure means someone took the slot: look again */
+        if (!atomic_compare_exchange_strong(slot, &content, check_of(hash) | id)) continue;
+        index_t *now = atomic_load(&newest);
+        if (now == index) return id;
+        index = now; /* the slot may have been empty only because the memory was given back */
     }
     give_up(id, 0);
     return overflow();

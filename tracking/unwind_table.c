@@ -4,6 +4,7 @@
  *     ms_row_find_slow -> module_of            _dl_find_object, program headers
  *                      -> ms_row_compile       find_fde -> parse_fde, parse_cie -> run (CFA program) -> row_of
  *                      -> trust_module, keep */
+#define _GNU_SOURCE /* _dl_find_object */
 #include "tracking/unwind_table.h"
 
 #include <dlfcn.h>
@@ -621,16 +622,18 @@ static const struct link_map *last_permanent; /* loaded when the process started
 
 /* Modules that may be unloaded: where each was and what, when rows of it were compiled. Entries stay. */
 #define KNOWN_MODULES 1024u
-static struct {
+typedef struct {
     _Atomic uintptr_t start;
     _Atomic uintptr_t end;
+    _Atomic uint64_t note;     /* where its build-id is: offset in its first page << 32 | size */
     _Atomic uint64_t identity; /* 0: gone */
-} known_modules[KNOWN_MODULES];
+} known_module_t;
+static known_module_t known_modules[KNOWN_MODULES];
 
 typedef struct {
     struct dl_find_object found;
     ms_eh_t eh;
-    ms_eh_bytes_t build_id; /* the whole note segment that holds it; size 0: none */
+    uint64_t note; /* as in known_module_t */
     bool has_eh;
 } module_t;
 
@@ -668,6 +671,19 @@ static const ElfW(Ehdr) * elf_header_of(const struct dl_find_object *found) {
     return elf->e_phentsize == sizeof(ElfW(Phdr)) && in_first_page ? elf : NULL;
 }
 
+/* A note segment in the module's first page with a note "GNU", type build-id. */
+static bool holds_build_id(uintptr_t start, uintptr_t at, uintptr_t size) {
+    if (!holds(start, MS_PAGE, at) || size > start + MS_PAGE - at) return false;
+    ms_eh_bytes_t bytes = {(const uint8_t *)at, size, at};
+    cursor_t c = cursor_at(&bytes, at);
+    while (cursor_left(&c) > 12) {
+        uint64_t name = read_number(&c, 4), content = read_number(&c, 4), type = read_number(&c, 4);
+        if (type == NT_GNU_BUILD_ID && name == 4) return true;
+        cursor_skip(&c, (name + 3) / 4 * 4 + (content + 3) / 4 * 4);
+    }
+    return false;
+}
+
 /* False: no module at pc. Without usable headers the module has no eh. */
 static bool module_of(uintptr_t pc, module_t *module) {
     *module = (module_t){0};
@@ -687,9 +703,8 @@ static bool module_of(uintptr_t pc, module_t *module) {
             module->eh.index = segment_from(headers, elf->e_phnum, bias, at);
             if (module->eh.index.size > p->p_memsz) module->eh.index.size = p->p_memsz;
         }
-        /* the first page is there whenever the module is */
-        if (p->p_type == PT_NOTE && holds(start, MS_PAGE, at) && holds(start, MS_PAGE, at + p->p_memsz)) {
-            module->build_id = (ms_eh_bytes_t){(const uint8_t *)at, p->p_memsz, at};
+        if (p->p_type == PT_NOTE && holds_build_id(start, at, p->p_memsz)) {
+            module->note = (uint64_t)(at - start) << 32 | p->p_memsz;
         }
     }
     cursor_t c = cursor_at(&module->eh.index, module->eh.index.address);
@@ -718,15 +733,21 @@ static uint64_t mix(uint64_t hash, uint64_t word) {
     return hash ^ hash >> 32;
 }
 
-/* A number for what is mapped there, 0 when it cannot be told from a successor at the same place. */
-static uint64_t identity_of(const module_t *module) {
-    if (module->build_id.size == 0) return 0;
-    uint64_t hash = mix(1, (uintptr_t)module->found.dlfo_map_start);
-    hash = mix(hash, (uintptr_t)module->found.dlfo_map_end);
-    hash = mix(hash, (uintptr_t)module->found.dlfo_link_map);
-    hash = mix(hash, (uintptr_t)module->found.dlfo_eh_frame);
-    cursor_t c = cursor_at(&module->build_id, module->build_id.address);
-    while (cursor_left(&c) >= 4) hash = mix(hash, read_number(&c, 4));
+/* A number for what is mapped there: place, link map and the bytes of its notes, the build-id among them. `note` must
+ * lie in the first page, which is there whenever the module is. 0: cannot be told from a successor. */
+static uint64_t identity_of(const struct dl_find_object *found, uint64_t note) {
+    uintptr_t start = (uintptr_t)found->dlfo_map_start;
+    uint64_t offset = note >> 32, size = (uint32_t)note;
+    if (size < sizeof(uint64_t) || offset > MS_PAGE || size > MS_PAGE - offset) return 0;
+    uint64_t hash = mix(start, (uintptr_t)found->dlfo_map_end);
+    hash = mix(hash, (uintptr_t)found->dlfo_link_map);
+    hash = mix(hash, (uintptr_t)found->dlfo_eh_frame);
+    for (uint64_t at = 0; at < size; at += sizeof(uint64_t)) {
+        uint64_t word; /* the last one overlaps the one before */
+        uint64_t from = at < size - sizeof word ? at : size - sizeof word;
+        memcpy(&word, (const char *)start + offset + from, sizeof word);
+        hash = mix(hash, word);
+    }
     return hash | 1;
 }
 
@@ -740,9 +761,23 @@ static void forget_marked_rows(void) {
     }
 }
 
+/* The entry for modules that start here; NULL when the table is full. */
+static known_module_t *known_module(uintptr_t start) {
+    size_t at = (size_t)mix(0, start) % KNOWN_MODULES;
+    for (size_t tries = 0; tries < KNOWN_MODULES; tries++, at = (at + 1) % KNOWN_MODULES) {
+        uintptr_t there = atomic_load_explicit(&known_modules[at].start, memory_order_relaxed);
+        if (there == start) return &known_modules[at];
+        if (there == 0 && (atomic_compare_exchange_strong(&known_modules[at].start, &there, start) || there == start)) {
+            return &known_modules[at];
+        }
+    }
+    return NULL;
+}
+
 /* The module is new at this place. What was there or overlapped it is gone, and so are all marked rows: first the rows,
- * then the news, so that whoever sees this identity (acquire in make_known) sees no row of a predecessor. */
-static void replace_known(size_t at, uint64_t identity, uintptr_t start, uintptr_t end) {
+ * then the news, so that whoever sees this identity (acquire in is_known) sees no row of a predecessor. */
+static void replace_known(known_module_t *known, const struct dl_find_object *found, uint64_t note, uint64_t identity) {
+    uintptr_t start = (uintptr_t)found->dlfo_map_start, end = (uintptr_t)found->dlfo_map_end;
     for (size_t i = 0; i < KNOWN_MODULES; i++) {
         if (atomic_load_explicit(&known_modules[i].start, memory_order_relaxed) < end &&
             atomic_load_explicit(&known_modules[i].end, memory_order_relaxed) > start) {
@@ -750,37 +785,37 @@ static void replace_known(size_t at, uint64_t identity, uintptr_t start, uintptr
         }
     }
     forget_marked_rows();
-    atomic_store_explicit(&known_modules[at].end, end, memory_order_relaxed);
-    atomic_store_explicit(&known_modules[at].identity, identity, memory_order_release);
+    atomic_store_explicit(&known->end, end, memory_order_relaxed);
+    atomic_store_explicit(&known->note, note, memory_order_relaxed);
+    atomic_store_explicit(&known->identity, identity, memory_order_release);
+}
+
+static bool is_known(known_module_t *known, uint64_t identity) {
+    return atomic_load_explicit(&known->identity, memory_order_acquire) == identity;
 }
 
 /* Afterwards marked rows in the module's range are the module's own. False: rows of this module cannot be kept. */
-static bool make_known(const module_t *module, bool *was_known) {
-    uintptr_t start = (uintptr_t)module->found.dlfo_map_start;
-    uint64_t identity = identity_of(module);
-    *was_known = false;
-    if (identity == 0) return false;
-    size_t at = (size_t)mix(0, start) % KNOWN_MODULES;
-    for (size_t tries = 0; tries < KNOWN_MODULES; tries++, at = (at + 1) % KNOWN_MODULES) {
-        uintptr_t there = 0;
-        if (!atomic_compare_exchange_strong(&known_modules[at].start, &there, start) && there != start) continue;
-        *was_known = atomic_load_explicit(&known_modules[at].identity, memory_order_acquire) == identity;
-        if (!*was_known) replace_known(at, identity, start, (uintptr_t)module->found.dlfo_map_end);
-        return true;
-    }
-    return false;
+static bool make_known(const module_t *module) {
+    uint64_t identity = identity_of(&module->found, module->note);
+    known_module_t *known = identity == 0 ? NULL : known_module((uintptr_t)module->found.dlfo_map_start);
+    if (known == NULL) return false;
+    if (!is_known(known, identity)) replace_known(known, &module->found, module->note, identity);
+    return true;
 }
 
-static void set_trust(const module_t *module, ms_row_trust_t *trust) {
-    trust->start = (uintptr_t)module->found.dlfo_map_start;
-    trust->end = (uintptr_t)module->found.dlfo_map_end;
+static void set_trust(const struct dl_find_object *found, ms_row_trust_t *trust) {
+    trust->start = (uintptr_t)found->dlfo_map_start;
+    trust->end = (uintptr_t)found->dlfo_map_end;
 }
 
-MS_COLD bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust) {
-    module_t module;
-    bool was_known;
-    if (!module_of(pc, &module) || !make_known(&module, &was_known) || !was_known) return false;
-    set_trust(&module, trust);
+bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust) {
+    struct dl_find_object found;
+    if (_dl_find_object((void *)pc, &found) != 0) return false;
+    known_module_t *known = known_module((uintptr_t)found.dlfo_map_start);
+    if (known == NULL) return false;
+    uint64_t identity = identity_of(&found, atomic_load_explicit(&known->note, memory_order_relaxed));
+    if (identity == 0 || !is_known(known, identity)) return false;
+    set_trust(&found, trust);
     return true;
 }
 
@@ -798,12 +833,11 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     if (!module_of(pc, &module)) return 0;
     trust->compiled++;
     ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc) : MS_ROW_NONE;
-    bool was_known;
     if (is_permanent(&module)) {
         keep(pc, row);
-    } else if (make_known(&module, &was_known)) {
+    } else if (make_known(&module)) {
         keep(pc, row | MS_ROW_MARKED);
-        set_trust(&module, trust);
+        set_trust(&module.found, trust);
     }
     return row;
 }
