@@ -6,7 +6,7 @@ jobs=$(nproc)
 
 # Debian packages. node and npm may come from elsewhere, so they are looked for as commands (need_npm).
 packages_build=(autoconf automake libtool pkg-config gcc g++ make binutils libc6-dev
-    libjemalloc-dev libmimalloc-dev libmsgpack-dev libdw-dev libelf-dev zlib1g-dev)
+    libjemalloc-dev libmimalloc-dev libmsgpack-dev libdw-dev libelf-dev libiberty-dev zlib1g-dev)
 packages_quickstart=(sqlite3)
 packages_check=(check clang valgrind shellcheck chromium python3 python3-msgpack xz-utils
     perl git redis-server lua5.4 jq gawk procps)

@@ -1,0 +1,28 @@
+/* One ELF file with its debugging information: from an address in the file to the functions there.
+ *
+ * The module owns all strings it hands out; they live until ms_module_close(). */
+#ifndef MS_CLI_MODULE_H
+#define MS_CLI_MODULE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MS_INLINE_DEPTH 64 /* deeper chains of inlined functions lose their outermost ones */
+
+typedef struct ms_frame {
+    const char *function; /* as the linker knows it, NULL when unknown */
+    const char *file;     /* NULL when unknown */
+    uint64_t line;        /* 0 when unknown */
+} ms_frame_t;
+
+typedef struct ms_module ms_module_t;
+
+/* Opens the file that has this build-id (lower-case hex, NULL: it has none): at `path`, else a separate debug file,
+ * both below `sysroot` ("" for the root). NULL with *problem, a text behind the module's path, when there is none. */
+ms_module_t *ms_module_open(const char *path, const char *build_id, const char *sysroot, const char **problem);
+void ms_module_close(ms_module_t *module);
+
+/* The functions at `address`, innermost first, one at least (all unknown if need be). Returns how many. */
+size_t ms_module_lookup(ms_module_t *module, uint64_t address, ms_frame_t frames[MS_INLINE_DEPTH]);
+
+#endif
