@@ -226,7 +226,7 @@ def md_losses(results):
             remark = "within the spread"
         rows.append([f"{row.group}/{row.name}", number(row.median(OURS), row.unit), peer, number(row.median(peer), row.unit),
                      times(ratio, spread), times(middle), remark])
-    text = md_table(rows) if len(rows) > 1 else "In no row."
+    text = md_table(rows) if len(rows) > 1 else "In no row." if OURS in results.variants else "memscope is not in this run."
     heavy = [[row.name, f"{row.median(BASE, 'rss') / 1024:.1f} MiB", times(*row.ratio(OURS, field="rss"))]
              for row in sorted(results.of(*WHOLE_PROGRAMS), key=lambda r: -(r.ratio(OURS, field="rss")[0] or 0))
              if (row.ratio(OURS, field="rss")[0] or 0) > 1.10]

@@ -148,10 +148,11 @@ class Stopwatch:
 
 
 class Bench:
-    """One row: group, name, unit of `value`, and measure(variant) -> a sample."""
+    """One row: group, name, unit of `value`, and measure(variant) -> a sample; prepare() once before."""
 
-    def __init__(self, group, name, meaning, unit, measure):
-        self.group, self.name, self.meaning, self.unit, self.measure = group, name, meaning, unit, measure
+    def __init__(self, group, name, meaning, unit, measure, prepare=None):
+        self.group, self.name, self.meaning, self.unit = group, name, meaning, unit
+        self.measure, self.prepare = measure, prepare
 
 
 def table_of(program):
@@ -162,17 +163,20 @@ def table_of(program):
 
 
 def real_benches(watch, where, scale):
-    found, missing = programs.prepare(where, scale)
-    for name, why in missing:
-        say(f"skipped: {name}: {why}")
-
     def measure(program, variant):
         if program.server:
             return server.measure(watch, program, variant, where, scale)
         sample = watch.run(variant, program.command, program.environment, program.stdin or None)
         return {**sample, "value": sample["wall"], "digest": watch.digest()}
 
-    return [Bench("real", program.name, program.meaning, "s", lambda v, p=program: measure(p, v)) for program in found]
+    def bench(program):
+        return Bench("real", program.name, program.meaning, "s", lambda variant: measure(program, variant), program.make)
+
+    found = programs.all_programs(where, scale)
+    for program in found:
+        if not program.command:
+            say(f"skipped: {program.name}: not installed")
+    return [bench(program) for program in found if program.command]
 
 
 def synthetic_benches(watch, build, scale):
@@ -266,7 +270,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="short runs, fewer variants, two rounds: under three minutes")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="rows to run, like 'synthetic/*' or '*pair-64*'")
     parser.add_argument("--rounds", type=int, help="how often each row is run (default: 5; quick: 2)")
-    parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.12)")
+    parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.2)")
     parser.add_argument("--variants", help="names joined by commas: " + ", ".join(v[0] for v in VARIANTS))
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--html", metavar="FILE", help="write a page with bars")
@@ -276,15 +280,14 @@ def arguments():
 
 def chosen_benches(options, where, scale):
     watch = Stopwatch(options.build, where)
-
-    def wanted(group):
-        """Inputs are generated only for groups that may have a row."""
-        return options.only.startswith(("*", group[0])) or fnmatch.fnmatch(group, options.only)
-
-    benches = real_benches(watch, where, scale) if wanted("real") else []
-    benches += synthetic_benches(watch, options.build, scale) + micro_benches(watch, options.build, scale)
-    benches.append(start_up_bench(watch, 50 if options.quick else 500))
-    return [b for b in benches if fnmatch.fnmatch(f"{b.group}/{b.name}", options.only)]
+    benches = (real_benches(watch, where, scale) + synthetic_benches(watch, options.build, scale)
+               + micro_benches(watch, options.build, scale) + [start_up_bench(watch, 50 if options.quick else 500)])
+    chosen = [bench for bench in benches if fnmatch.fnmatch(f"{bench.group}/{bench.name}", options.only)]
+    for bench in chosen:
+        if bench.prepare:
+            say(f"\r\x1b[Kmaking the input of {bench.name}", end="")
+            bench.prepare()
+    return chosen
 
 
 def clean_environment():
@@ -295,7 +298,7 @@ def clean_environment():
 
 
 def measure_all(options):
-    scale = options.scale or (0.12 if options.quick else 1)
+    scale = options.scale or (0.2 if options.quick else 1)
     variants = find_variants(options.build, options.variants and options.variants.split(","), options.quick)
     results = {"memscope_bench": 1, "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "quick": options.quick, "scale": scale,
                "commit": output_of("git", "-C", HERE, "describe", "--always", "--dirty") or None, "machine": machine(),

@@ -15,11 +15,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 @dataclasses.dataclass
 class Program:
     name: str
-    command: list           # argv
     meaning: str
+    command: list                          # argv; None where it is not installed
+    make: object = None                    # writes the inputs, called once before the first run
     environment: dict = dataclasses.field(default_factory=dict)
-    stdin: str = ""         # a path, or nothing
-    server: bool = False    # redis: the measured process is a server driven from outside
+    stdin: str = ""                        # a path, or nothing
+    server: bool = False                   # redis: the measured process is a server driven from outside
 
 
 def find(program):
@@ -33,57 +34,55 @@ def compiler_proper():
     return found if found and os.path.isabs(found) else None
 
 
-def prepare_git(where, scale):
-    """A repository of loose history in one pack; returns its path."""
-    repository = os.path.join(where, "repository")
-    inputs.git_stream(os.path.join(where, "history"), int(1200 * scale) + 20)
+def make_repository(where, commits):
+    """A bare repository with one pack, and the revision to pack again."""
+    inputs.git_stream(os.path.join(where, "history"), commits)
+    git, repository = find("git"), os.path.join(where, "repository")
     environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "HOME": where}
-    subprocess.run([find("git"), "init", "-q", "--bare", repository], check=True, env=environment)
+    subprocess.run([git, "init", "-q", "--bare", repository], check=True, env=environment)
     with open(os.path.join(where, "history")) as stream:
-        subprocess.run([find("git"), "-C", repository, "fast-import", "--quiet"], check=True, stdin=stream, env=environment)
+        subprocess.run([git, "-C", repository, "fast-import", "--quiet"], check=True, stdin=stream, env=environment)
     with open(os.path.join(where, "revisions"), "w") as out:
         out.write("main\n")
-    return repository
 
 
-def prepare(where, scale):
-    """Writes the inputs below the directory `where`; returns (programs, [(name, why it is left out)])."""
+def all_programs(where, scale):
+    """Every program, its inputs below the directory `where` not yet made."""
     def path(name):
         return os.path.join(where, name)
 
     def script(name):
         return os.path.join(HERE, name)
 
-    cc1, found, missing = compiler_proper(), [], []
+    def command(program, *arguments):
+        return program and [program, *arguments]
 
-    def add(name, program, make, command, meaning, **more):
-        if program is None:
-            return missing.append((name, "not installed"))
-        if make:
-            make()
-        found.append(Program(name, [program, *command()], meaning, **more))
+    def make(function, name, size):
+        return lambda: function(path(name), int(size * scale) + 10)
 
-    add("sqlite3", find("sqlite3"), lambda: inputs.sql(path("in.sql"), int(90000 * scale)), lambda: ["-batch", ":memory:"],
-        "in-memory inserts, indexes, joins, updates", stdin=path("in.sql"))
-    add("python3", find("python3"), None, lambda: ["-sSB", script("work.py"), str(int(4000 * scale))],
-        "dictionaries, JSON, syntax trees; PYTHONMALLOC=malloc", environment={"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"})
-    add("gcc", cc1, lambda: inputs.c_source(path("in.c"), int(70 * scale) + 10),
-        lambda: ["-quiet", "-O2", path("in.c"), "-o", "-"], "cc1 -O2 on a generated file")
-    add("perl", find("perl"), lambda: inputs.text(path("perl.txt"), int(100000 * scale)),
-        lambda: [script("work.pl"), path("perl.txt")], "hashes, matches, sorting", environment={"PERL_HASH_SEED": "0"})
-    add("lua5.4", find("lua5.4"), None, lambda: [script("work.lua"), str(int(2500 * scale))], "tables, closures, strings")
-    add("jq", find("jq"), lambda: inputs.records(path("in.json"), int(17000 * scale)),
-        lambda: ["-f", script("work.jq"), path("in.json")], "groups and sorts generated JSON")
-    add("gawk", find("gawk"), lambda: inputs.text(path("awk.txt"), int(35000 * scale)),
-        lambda: ["-f", script("work.awk"), path("awk.txt")], "associative arrays, substitution", environment={"LC_ALL": "C"})
-    add("git", find("git"), lambda: prepare_git(where, scale),
-        lambda: ["-C", path("repository"), "pack-objects", "--revs", "--no-reuse-delta", "--no-reuse-object", "--threads=1",
-                 "--window=20", "--stdout", "-q"],
-        "repacks a generated history", stdin=path("revisions"), environment={"GIT_CONFIG_NOSYSTEM": "1", "HOME": where})
-    add("redis", find("redis-server"), lambda: inputs.redis_commands(path("commands"), int(20000 * scale)),
-        lambda: ["--port", "0", "--unixsocket", path("socket"), "--save", "", "--appendonly", "no", "--dir", where,
-                 "--jemalloc-bg-thread", "no", "--enable-debug-command", "yes", "--logfile", path("redis.log")],
-        "the server under redis-benchmark, over a unix socket: its CPU time and memory", server=True)
-    if found and found[-1].server and not (find("redis-benchmark") and find("redis-cli")):
-        missing.append((found.pop().name, "redis-benchmark or redis-cli is not installed"))
-    return found, missing
+    return [
+        Program("sqlite3", "in-memory inserts, indexes, joins, updates", command(find("sqlite3"), "-batch", ":memory:"),
+                make(inputs.sql, "in.sql", 90000), stdin=path("in.sql")),
+        Program("python3", "dictionaries, JSON, syntax trees; PYTHONMALLOC=malloc",
+                command(find("python3"), "-sSB", script("work.py"), str(int(4000 * scale))),
+                environment={"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}),
+        Program("gcc", "cc1 -O2 on a generated file", command(compiler_proper(), "-quiet", "-O2", path("in.c"), "-o", "-"),
+                make(inputs.c_source, "in.c", 70)),
+        Program("perl", "hashes, matches, sorting", command(find("perl"), script("work.pl"), path("perl.txt")),
+                make(inputs.text, "perl.txt", 100000), environment={"PERL_HASH_SEED": "0"}),
+        Program("lua5.4", "tables, closures, strings", command(find("lua5.4"), script("work.lua"), str(int(2500 * scale)))),
+        Program("jq", "groups and sorts generated JSON", command(find("jq"), "-f", script("work.jq"), path("in.json")),
+                make(inputs.records, "in.json", 17000)),
+        Program("gawk", "associative arrays, substitution", command(find("gawk"), "-f", script("work.awk"), path("awk.txt")),
+                make(inputs.text, "awk.txt", 35000), environment={"LC_ALL": "C"}),
+        Program("git", "repacks a generated history",
+                command(find("git"), "-C", path("repository"), "pack-objects", "--revs", "--no-reuse-delta", "--no-reuse-object",
+                        "--threads=1", "--window=20", "--stdout", "-q"),
+                lambda: make_repository(where, int(1200 * scale) + 20), stdin=path("revisions"),
+                environment={"GIT_CONFIG_NOSYSTEM": "1", "HOME": where}),
+        Program("redis", "the server under redis-benchmark, over a unix socket: its CPU time and memory",
+                find("redis-benchmark") and find("redis-cli") and
+                command(find("redis-server"), "--port", "0", "--unixsocket", path("socket"), "--save", "", "--appendonly", "no",
+                        "--dir", where, "--jemalloc-bg-thread", "no", "--enable-debug-command", "yes", "--logfile", path("log")),
+                make(inputs.redis_commands, "commands", 20000), server=True),
+    ]
