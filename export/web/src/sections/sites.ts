@@ -1,0 +1,129 @@
+// Where memory is allocated: the flame graph over stacks, and the table of sites with their whole stack.
+import { type Column, fillNull, number, reasonOf } from "../columns.ts";
+import { type Context, section } from "../context.ts";
+import { append, bdi, button, choice, h } from "../dom.ts";
+import { bytes, count, hex, percent } from "../format.ts";
+import { Flame } from "../flame.ts";
+import { flameOf, type Site, siteSearch } from "../sites.ts";
+import { TableView } from "../table.ts";
+
+type Measure = "live_bytes" | "allocated_bytes" | "live_blocks" | "allocated_blocks";
+
+function fillSite({ labels }: Context, cell: HTMLElement, site: Site): void {
+    const { name, place } = labels.get(site)!;
+    cell.append(bdi(name, { class: "code" }));
+    if (site.kind === "variable") cell.append(h("span", { class: "tag" }, "variable"));
+    if (place !== "") cell.append(bdi(place, { class: "aside" }));
+    cell.title = place === "" ? name : `${name}\n${place}`;
+}
+
+function fillError({ reasons }: Context, cell: HTMLElement, site: Site): void {
+    if (site.live_error_bytes !== null) {
+        cell.append(`± ${bytes(site.live_error_bytes)}`);
+        cell.title = `standard error of an estimate from ${count(site.samples)} samples`;
+    } else if (site.estimated) fillNull(cell, reasonOf(reasons, "sites", "live_error_bytes"));
+    else {
+        cell.append(h("span", { class: "none" }, "exact"));
+        cell.title = "counted, not estimated";
+    }
+}
+
+function columns(context: Context): Column<Site>[] {
+    const { snapshot, reasons, labels } = context;
+    const all = snapshot.totals?.live_bytes ?? 0;
+    const estimate = (site: Site): string => (site.estimated ? ", an estimate" : "");
+    const of = (column: string, options = {}): Column<Site> => number("sites", column, reasons, { note: estimate, ...options });
+    const share = (site: Site): string => `, ${percent(site.live_bytes, all)} of all live bytes${estimate(site)}`;
+    return [
+        { key: "site", label: "site", meaning: "the innermost function that is not the allocator's plumbing, or the variable; open a row for the whole stack", numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill: (cell, site) => fillSite(context, cell, site) },
+        of("live_bytes", { bar: true, sum: true, note: share }),
+        { key: "live_error_bytes", label: "±", meaning: "standard error of live bytes where they are estimated", numeric: true, value: (site) => site.live_error_bytes, fill: (cell, site) => fillError(context, cell, site) },
+        of("live_blocks", { sum: true }),
+        of("allocated_bytes", { bar: true, sum: true }),
+        of("allocated_blocks", { sum: true }),
+        of("freed_bytes", { sum: true }),
+        of("peak_bytes"),
+        of("samples", { sum: true, note: () => "" }),
+    ];
+}
+
+function stackList({ symbols }: Context, site: Site): HTMLElement {
+    const list = h("ol", { class: "frames" });
+    for (const pc of site.stack)
+        for (const frame of symbols.at(pc)) {
+            const item = h("li", frame.inlined ? { class: "inlined" } : {}, bdi(frame.name, { class: "code" }));
+            if (frame.inlined) item.append(h("span", { class: "tag" }, "inlined"));
+            if (frame.place !== "") item.append(bdi(frame.place, { class: "aside" }));
+            if (frame.module !== "" && !frame.name.startsWith(frame.module)) item.append(bdi(frame.module, { class: "aside module" }));
+            item.title = hex(pc);
+            list.append(item);
+        }
+    return list;
+}
+
+function detail(context: Context, site: Site): HTMLElement {
+    const { name, place } = context.labels.get(site)!;
+    const element = h("div", { class: "opened" });
+    if (site.variable !== null) append(element, h("p", {}, "Tracked variable ", bdi(name, { class: "code" }), place === "" ? null : ", ", place === "" ? null : bdi(place)));
+    if (site.stack.length > 0) return append(element, stackList(context, site));
+    const kinds: Record<string, string> = { none: "These blocks were allocated without a site being recorded.", other: "Sites beyond the cap share this row.", variable: "No stack was recorded with the variable." };
+    return append(element, h("p", { class: "note" }, kinds[site.kind ?? ""] ?? "No stack was recorded."));
+}
+
+/** The flame graph with its controls; null when no stack has callers. */
+function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; filter: (sites: Site[]) => void } | null {
+    if (!snapshot.sites.some((site) => site.stack.length > 1)) return null;
+    let measure: Measure = snapshot.sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
+    let shown = snapshot.sites;
+    const build = () => flameOf(shown, symbols, (site) => site[measure]);
+    const flame = new Flame(build(), (value) => (measure.endsWith("bytes") ? bytes(value) : `${count(value)} blocks`));
+    const show = (): void => flame.show(build());
+    const options: [Measure, string][] = [["live_bytes", "live bytes"], ["allocated_bytes", "allocated bytes"], ["live_blocks", "live blocks"], ["allocated_blocks", "allocated blocks"]];
+    const by = choice("Width:", options, measure, (value) => ((measure = value as Measure), show()));
+    const tools = h("div", { class: "tools" }, by, button("Reset zoom", {}, () => flame.reset()));
+    return { element: h("div", { class: "panel" }, tools, flame.element), filter: (sites) => ((shown = sites), show()) };
+}
+
+function emptyWords({ snapshot }: Context): string {
+    const stacks = snapshot.knobs.find((knob) => knob.name === "stacks")?.value;
+    return `No site was recorded: mode ${snapshot.process?.mode ?? "unknown"}${stacks ? `, stacks ${stacks}` : ""}.`;
+}
+
+function note({ snapshot, symbols }: Context): string {
+    const { sites } = snapshot;
+    if (sites.length === 0) return "";
+    const parts = [count(sites.length)];
+    if (sites.some((site) => site.estimated)) parts.push(`estimated from samples, one per ${bytes(snapshot.data_quality?.sample_bytes ?? 0)} on average; ± is the standard error`);
+    if (!symbols.resolved && sites.some((site) => site.stack.length > 0)) parts.push("no symbols in this data: `memscope report` adds them");
+    return parts.join("; ");
+}
+
+export function sites(context: Context): HTMLElement {
+    const flame = flamePanel(context);
+    const table = new TableView<Site>({
+        name: "sites",
+        columns: columns(context),
+        rows: context.snapshot.sites,
+        sort: { key: "live_bytes", descending: true },
+        empty: emptyWords(context),
+        matches: siteSearch(context.symbols, context.labels),
+        detail: (site) => detail(context, site),
+        ...(flame ? { onFilter: flame.filter } : {}),
+    });
+    return section("sites", "Sites", note(context), flame?.element ?? null, table.element);
+}
+
+/** Only what MEMSCOPE_TRACK named. */
+export function variables(context: Context): HTMLElement {
+    const rows = context.snapshot.sites.filter((site) => site.variable !== null);
+    const table = new TableView<Site>({
+        name: "variables",
+        columns: columns(context).map((column) => (column.key === "site" ? { ...column, label: "variable" } : column)),
+        rows,
+        sort: { key: "live_bytes", descending: true },
+        empty: "The program tracked no variables (MEMSCOPE_TRACK).",
+        matches: siteSearch(context.symbols, context.labels),
+        detail: (site) => detail(context, site),
+    });
+    return section("variables", "Variables", rows.length === 0 ? "" : count(rows.length), table.element);
+}

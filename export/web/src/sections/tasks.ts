@@ -1,0 +1,68 @@
+// The tree of tasks. Plain columns are the task's own; those marked "with children" include its descendants.
+import { type Column, number, text } from "../columns.ts";
+import { type Context, section } from "../context.ts";
+import { h } from "../dom.ts";
+import { bytes, count, plural } from "../format.ts";
+import { lifeColumn } from "../spans.ts";
+import { TableView } from "../table.ts";
+import { type TaskNode, taskTree } from "../tasks.ts";
+
+const OPEN_ALL_UP_TO = 40; // tasks
+
+function nameOf({ task }: TaskNode): string {
+    if (task.name) return task.name;
+    if (Number(task.id) === 0) return "outside any task";
+    return task.state === "other" ? "other tasks, folded" : `task ${task.id}`;
+}
+
+const matchesTask = (query: string) => (node: TaskNode): boolean => `${nameOf(node)} ${node.task.id} ${node.task.state}`.toLowerCase().includes(query);
+
+function nameColumn(): Column<TaskNode> {
+    const column = text<TaskNode>("tasks", "name", nameOf);
+    const fill = (cell: HTMLElement, node: TaskNode): void => {
+        column.fill(cell, node);
+        if (node.descendants > 0) cell.append(h("span", { class: "aside", title: plural(node.descendants, "descendant") }, count(node.descendants)));
+    };
+    return { ...column, fill, grow: true };
+}
+
+function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
+    type Task = TaskNode["task"];
+    const own = (column: keyof Task, options = {}): Column<TaskNode> =>
+        number("tasks", column, reasons, { get: (node: TaskNode) => node.task[column] as number | null, ...options });
+    const withChildren = (column: keyof Task, label: string, get: (node: TaskNode) => number, meaning: string, options = {}): Column<TaskNode> =>
+        number("tasks", column, reasons, { label, meaning, get, ...options });
+    const summed = { sum: true, bar: true };
+    const error = (node: TaskNode): string => (node.task.peak_error_bytes > 0 ? `; the true peak is at most ${bytes(node.task.peak_error_bytes)} more` : "; exact");
+    return [
+        nameColumn(),
+        own("id"),
+        text("tasks", "state", (node) => node.task.state),
+        own("live_bytes", summed),
+        withChildren("live_bytes", "live with children", (node) => node.live, "live bytes of the task and all its descendants", { bar: true }),
+        own("allocated_bytes", summed),
+        withChildren("allocated_bytes", "allocated with children", (node) => node.allocated, "bytes allocated by the task and all its descendants", { bar: true }),
+        own("allocated_blocks", { sum: true }),
+        own("peak_bytes", { note: error }),
+        withChildren("peak_bytes", "peak with children ≤", (node) => node.peakBound, "the sum of the peaks of the task and all its descendants: their common peak cannot be higher"),
+        own("outlived_bytes", { sum: true }),
+        own("handed_off_bytes", { sum: true }),
+        own("enters", { sum: true }),
+        lifeColumn(snapshot.process?.elapsed_ns ?? 0, (node) => node.task),
+    ];
+}
+
+export function tasks(context: Context): HTMLElement {
+    const { nodes, roots } = taskTree(context.snapshot.tasks);
+    const table = new TableView<TaskNode>({
+        name: "tasks",
+        columns: columns(context),
+        rows: nodes,
+        tree: { roots, children: (node) => node.children },
+        expanded: nodes.length <= OPEN_ALL_UP_TO ? nodes : roots.length <= 3 ? roots : [],
+        sort: { key: "live with children", descending: true },
+        empty: "The program entered no tasks.",
+        matches: matchesTask,
+    });
+    return section("tasks", "Tasks", nodes.length === 0 ? "" : count(nodes.length), table.element);
+}

@@ -1,0 +1,79 @@
+// Names for code addresses: from the symbols table where the command filled it in, else module and offset.
+import type { Int } from "../build/model.ts";
+import { hex } from "./format.ts";
+import type { Row, Snapshot } from "./snapshot.ts";
+
+export interface Frame {
+    name: string; // function, or module+offset
+    place: string; // file:line, or ""
+    module: string; // base name, or ""
+    inlined: boolean; // into the frame after it
+}
+
+/** Functions whose callers are the answer to "who allocated this": the malloc family, operator new, containers' plumbing. */
+const PLUMBING = new RegExp(
+    "^(?:_*(?:libc_)?(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|v?asprintf)\\b" +
+        "|operator new|memscope_|ms_|std::(?:allocator|__new_allocator|__detail::_Hashtable_alloc|_Vector_base|_Rb_tree|__cxx11::basic_string.*::_M_create)" +
+        "|(?:__gnu_cxx::)?(?:new_allocator|__alloc_traits)|std::allocator_traits|__rust_alloc|__rdl_alloc|alloc::(?:alloc|raw_vec)::|<alloc::alloc::Global)",
+);
+
+const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+
+export class Symbols {
+    private readonly byPc = new Map<Int, Frame[]>();
+    private readonly modules: Row<"modules">[];
+    /** Whether anything was symbolised. */
+    readonly resolved: boolean;
+
+    constructor(snapshot: Snapshot) {
+        this.modules = [...snapshot.modules].sort((a, b) => (a.start < b.start ? -1 : 1));
+        this.resolved = snapshot.symbols.length > 0;
+        const rows = [...snapshot.symbols].sort((a, b) => Number(a.depth) - Number(b.depth));
+        for (const row of rows) {
+            const frames = this.byPc.get(row.pc);
+            if (frames) frames.push(frameOf(row));
+            else this.byPc.set(row.pc, [frameOf(row)]);
+        }
+        for (const frames of this.byPc.values()) frames.forEach((frame, i) => (frame.inlined = i < frames.length - 1));
+    }
+
+    /** The functions at an address, innermost inlined first; never empty. */
+    at(pc: Int): Frame[] {
+        let frames = this.byPc.get(pc);
+        if (frames === undefined) this.byPc.set(pc, (frames = [this.unresolved(pc)]));
+        return frames;
+    }
+
+    stack(pcs: readonly Int[]): Frame[] {
+        return pcs.flatMap((pc) => this.at(pc));
+    }
+
+    private unresolved(pc: Int): Frame {
+        const module = this.moduleAt(pc);
+        if (module === null) return { name: hex(pc), place: "", module: "", inlined: false };
+        const name = baseName(module.path ?? "?");
+        return { name: `${name}+${hex(BigInt(pc) - BigInt(module.bias))}`, place: "", module: name, inlined: false };
+    }
+
+    private moduleAt(pc: Int): Row<"modules"> | null {
+        let low = 0;
+        let high = this.modules.length;
+        while (low < high) {
+            const middle = (low + high) >> 1;
+            if (this.modules[middle]!.start <= pc) low = middle + 1;
+            else high = middle;
+        }
+        const module = this.modules[low - 1];
+        return module !== undefined && pc < module.end ? module : null;
+    }
+}
+
+function frameOf(row: Row<"symbols">): Frame {
+    const module = row.module ?? "";
+    const name = row.function ?? (module === "" ? hex(row.pc) : `${module}+${hex(row.offset)}`);
+    const place = row.file === null ? "" : Number(row.line) > 0 ? `${row.file}:${row.line}` : row.file;
+    return { name, place, module, inlined: false };
+}
+
+/** The innermost frame that is not the allocator's plumbing. */
+export const meaningful = (frames: Frame[]): Frame | null => frames.find((frame) => !PLUMBING.test(frame.name)) ?? frames[0] ?? null;
