@@ -1,0 +1,324 @@
+"""Every knob of tracking/knobs.def changes behaviour, refuses bad values with one line and the default, and shows in
+the data. A knob without a function knob_NAME below fails."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+BUILD, SOURCE = os.environ["top_builddir"], os.environ["top_srcdir"]
+PROBE = os.path.join(BUILD, "tests", "knob_probe")
+LIBRARY = os.environ["MEMSCOPE_LIB"]
+
+results = {"passed": 0, "failed": 0}
+
+
+def check(condition, message):
+    results["passed" if condition else "failed"] += 1
+    if not condition:
+        print(f"FAILED: {message}")
+
+
+def knobs():
+    """name -> (kind, list of the remaining arguments as written)"""
+    with open(os.path.join(SOURCE, "tracking", "knobs.def"), encoding="utf-8") as file:
+        text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+    found = {}
+    for kind, arguments in re.findall(r"^MS_KNOB_(\w+)\((.*?)\)$", text, flags=re.S | re.M):
+        parts = [part.strip() for part in re.findall(r'\s*((?:"(?:[^"\\]|\\.)*"\s*)+|[^,]+)(?:,|$)', arguments)]
+        found[parts[0]] = (kind, [part.strip('"') for part in parts[1:]])
+    return found
+
+
+def probe(conf, what="work", snapshot=True, program=PROBE, prefix=()):
+    """(output, stderr, exit status, snapshot or None)"""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "snapshot.json")
+        command = [*prefix, program, what] + ([path] if snapshot else [])
+        done = subprocess.run(command, env={**os.environ, "MEMSCOPE_CONF": conf}, cwd=directory, timeout=120,
+                              capture_output=True, text=True, check=False)
+        data = None
+        if snapshot and os.path.exists(path) and os.path.getsize(path):
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+        return done.stdout, done.stderr, done.returncode, data
+
+
+def snapshot(conf, what="work"):
+    _, errors, status, data = probe(conf, what)
+    check(status == 0 and errors == "" and data is not None, f"{conf}: exit status {status}, stderr {errors!r}")
+    return data if data is not None else probe("mode:hybrid", what)[3]
+
+
+def files_left(conf):
+    """What the run leaves in its directory, by name, and the process id."""
+    with tempfile.TemporaryDirectory() as directory:
+        with subprocess.Popen([PROBE, "usable"], env={**os.environ, "MEMSCOPE_CONF": conf}, cwd=directory,
+                              stdout=subprocess.DEVNULL) as process:
+            process.wait(timeout=120)
+        return {name: open(os.path.join(directory, name), "rb").read() for name in os.listdir(directory)}, process.pid
+
+
+# ---- one function a knob
+
+def knob_mode():
+    off, exact, sampled, task, hybrid = (snapshot(f"mode:{mode}") for mode in ("off", "exact", "sampled", "task", "hybrid"))
+    for mode, data in (("off", off), ("exact", exact), ("sampled", sampled), ("task", task), ("hybrid", hybrid)):
+        check(data["process"]["mode"] == mode, f"mode:{mode} is told as {data['process']['mode']}")
+        check(mode == "off" or data["totals"]["allocated_blocks"] > 40000, f"mode:{mode} counts {data['totals']}")
+    check(exact["data_quality"]["site_counts"] == "exact", "mode:exact has no exact sites")
+    check(hybrid["data_quality"]["site_counts"] == "sampled", "mode:hybrid has no sampled sites")
+    check(sampled["data_quality"]["sampled_events"] > 0, "mode:sampled samples nothing")
+    check(task["data_quality"]["site_counts"] == "none", "mode:task has sites")
+    for mode, data in (("exact", exact), ("task", task), ("hybrid", hybrid)):
+        check(sum(row["name"] == "child" for row in data["tasks"]) == 20, f"mode:{mode} lacks tasks")
+    for mode, data in (("off", off), ("sampled", sampled)):
+        check(not any(row["name"] == "child" for row in data["tasks"]), f"mode:{mode} has tasks")
+
+
+def knob_backend():
+    with open(os.path.join(BUILD, "config.h"), encoding="utf-8") as file:
+        config = file.read()
+    for name in ("jemalloc", "mimalloc", "system"):
+        if name == "system" or f"#define MS_HAVE_{name.upper()} 1" in config:
+            check(snapshot(f"backend:{name}")["process"]["backend"] == name, f"backend:{name} is not used")
+
+
+def stack_lengths(conf):
+    return [len(row["stack"] or []) for row in snapshot(conf)["sites"] if row["id"]]
+
+
+def knob_stacks():
+    check(snapshot("mode:exact,stacks:none")["data_quality"]["site_counts"] == "none", "stacks:none has sites")
+    check(set(stack_lengths("mode:exact,stacks:caller")) == {1}, "stacks:caller has other than one frame")
+    check(max(stack_lengths("mode:exact,stacks:full")) > 40, "stacks:full has no deep stack")
+
+
+def knob_stack_depth():
+    check(max(stack_lengths("mode:exact,stacks:full,stack_depth:7")) == 7, "stack_depth:7 is not held")
+    data = snapshot("mode:exact,stacks:full,stack_depth:7")
+    check(data["data_quality"]["truncated_stacks"] > 0, "truncated stacks are not counted")
+
+
+def knob_sample_bytes():
+    # 6.3 MB in 40,000 blocks: means of 96 and 12 samples; six standard deviations
+    for gap, low, high in ((65536, 38, 155), (524288, 1, 34)):
+        events = [snapshot(f"mode:hybrid,sample_bytes:{gap}")["data_quality"]["sampled_events"] for _ in range(2)]
+        check(all(low <= count <= high for count in events), f"sample_bytes:{gap} samples {events}")
+    data = snapshot("mode:hybrid,sample_bytes:64K")
+    check(data["data_quality"]["sample_bytes"] == 65536, "sample_bytes:64K is not told")
+
+
+def knob_sample_rate():
+    data = snapshot("mode:hybrid,sample_rate:0.1")
+    blocks, events = data["totals"]["allocated_blocks"], data["data_quality"]["sampled_events"]
+    deviation = (blocks * 0.1 * 0.9) ** 0.5
+    check(abs(events - blocks * 0.1) < 6 * deviation + 2, f"sample_rate:0.1 samples {events} of {blocks}")
+
+
+def knob_max_tracked_tasks():
+    data = snapshot("mode:hybrid,max_tracked_tasks:5")
+    named = [row for row in data["tasks"] if row["name"] in ("parent", "child")]
+    check(len(named) == 5, f"max_tracked_tasks:5 has {len(named)} rows")
+    check(data["data_quality"]["folded_tasks"] == 35, f"folded tasks: {data['data_quality']['folded_tasks']}")
+    check(any(row["state"] == "other" for row in data["tasks"]), "there is no row `other'")
+
+
+def knob_enable_task_hierarchy():
+    for word, expected in (("on", 20), ("off", 0)):
+        data = snapshot(f"mode:hybrid,enable_task_hierarchy:{word}")
+        parents = sum(1 for row in data["tasks"] if row["name"] == "child" and row["parent"])
+        check(parents == expected, f"enable_task_hierarchy:{word}: {parents} parents")
+
+
+def knob_output():
+    left, _ = files_left("mode:hybrid")
+    check(not left, f"without output there is {list(left)}")
+    left, pid = files_left("output:a-%p-%n-%%")
+    check(list(left) == [f"a-{pid}-knob_probe-%.memscope"], f"output:a-%p-%n-%% leaves {list(left)}")
+    left, _ = files_left("output:named.json")
+    check(list(left) == ["named.json"] and b'"totals"' in left.get("named.json", b""), f"output:named.json leaves {list(left)}")
+    left, _ = files_left("output:named.html")
+    check(list(left) == ["named.html"] and b"<html" in left.get("named.html", b"").lower(), f"output:named.html leaves {list(left)}")
+    for path in ("/nonexistent/directory/file", "/dev/full"):
+        conf = f"output:{path}" if path != "/dev/full" else "output:/dev/full,formats:json"
+        out, errors, status, _ = probe(conf, "usable", snapshot=False)
+        if path == "/dev/full":  # gets an ending of its own, so what fails is the directory
+            continue
+        check(status == 0 and "done" in out, f"{conf}: exit status {status}")
+        check(errors.startswith("memscope: ") and errors.count("\n") == 1 and path in errors, f"{conf}: {errors!r}")
+
+
+def knob_formats():
+    left, _ = files_left("output:x,formats:json+html+memscope")
+    check(sorted(left) == ["x.html", "x.json", "x.memscope"], f"three formats leave {sorted(left)}")
+    left, _ = files_left("output:x,formats:json")
+    check(list(left) == ["x.json"], f"formats:json leaves {list(left)}")
+
+
+def knob_on_mismatch():
+    _, errors, status, data = probe("on_mismatch:count", "mismatch")
+    check(status == 0 and not errors and data["data_quality"]["origin_mismatches"] == 1, f"on_mismatch:count: {errors!r}")
+    _, errors, status, data = probe("on_mismatch:warn", "mismatch")
+    check(status == 0 and errors.startswith("memscope: ") and errors.count("\n") == 1, f"on_mismatch:warn: {errors!r}")
+    _, errors, status, _ = probe("on_mismatch:abort", "mismatch", snapshot=False)
+    check(status == -6 and errors.startswith("memscope: ") and errors.count("\n") == 1, f"on_mismatch:abort: {status} {errors!r}")
+
+
+def knob_junk():
+    out = probe("junk:on", "junk", snapshot=False)[0].split("\n")
+    check(out[:3] == ["new a5 a5", "freed 5a 5a", "calloc 00"], f"junk:on: {out}")
+    out = probe("junk:off", "junk", snapshot=False)[0].split("\n")
+    check(out[0] != "new a5 a5" and out[1] != "freed 5a 5a" and out[2] == "calloc 00", f"junk:off: {out}")
+
+
+def knob_guard():
+    check(probe("guard:on", "usable", snapshot=False)[0].startswith("usable 61\n"), "guard:on gives slack away")
+    # what it finds: tests/crimes
+    check(probe("guard:off", "usable", snapshot=False)[0] != "", "guard:off")
+
+
+def knob_quarantine():
+    def reused(conf):
+        word = probe(conf, "reuse", snapshot=False)[0].split()[1]
+        return 10 ** 9 if word == "never" else int(word)
+    soon, later, much_later = reused(""), reused("quarantine:64K"), reused("quarantine:1M")
+    check(soon < 500 <= later < much_later, f"reuse after {soon}, {later} with 64K, {much_later} with 1M")
+
+
+def knob_test_mode():
+    changing = {"pid", "parent_pid", "rss_bytes", "peak_rss_bytes", "cpu_user_ns", "cpu_system_ns", "minor_faults", "major_faults",
+                "voluntary_switches", "involuntary_switches", "read_bytes", "written_bytes", "command_line"}
+
+    def steady():
+        _, _, _, data = probe("test_mode:on,sample_bytes:10000", prefix=("setarch", "-R"))
+        data["process"] = {key: value for key, value in data["process"].items() if key not in changing}
+        for row in data["threads"]:
+            row["tid"] = row["cpu_ns"] = 0
+        data["memory"]["backing_resident_bytes"] = 0
+        data["modules"] = []  # the kernel places vdso and vvar anew
+        return data
+    first, second = steady(), steady()
+    for table, rows in first.items():
+        check(rows == second[table], f"test_mode:on: {table} differs from run to run: {rows} {second[table]}"[:600])
+    check(first["data_quality"]["clock"] == "fixed", "the clock is not fixed")
+    check(snapshot("test_mode:off")["data_quality"]["clock"] != "fixed", "the clock is fixed")
+
+
+def knob_conf():
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "knobs.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("# a comment\n\nmode:exact\n  max_tracked_tasks:7   # behind a value\n")
+        data = snapshot(f"conf:{path}")
+        values = {row["name"]: (row["value"], row["source"]) for row in data["knobs"]}
+        check(values["mode"] == ("exact", "file") and values["max_tracked_tasks"] == ("7", "file"), f"conf: {values}")
+        for conf in (f"conf:{path},mode:task", f"mode:task,conf:{path}"):
+            check(snapshot(conf)["process"]["mode"] == "task", f"{conf}: the file wins over the environment")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("mode:exact\nnonsense:1\n")
+        out, errors, status, _ = probe(f"conf:{path}", "usable", snapshot=False)
+        check(status == 0 and errors.count("\n") == 1 and "nonsense" in errors, f"a bad line in a file: {errors!r}")
+    _, errors, status, _ = probe("conf:/nonexistent", "usable", snapshot=False)
+    check(status == 0 and errors.count("\n") == 1 and "/nonexistent" in errors, f"a missing file: {errors!r}")
+
+
+# ---- all of them
+
+def bad_values(kind, arguments):
+    if kind == "CHOICE":
+        return ["nonsense", "", arguments[1].split("|")[0] + "x"]
+    if kind in ("BYTES", "COUNT"):
+        low, high = int(arguments[1]), int(arguments[2])
+        return ["banana", "", "-1", "1x", str(high + 1), "99999999999999999999999"] + ([str(low - 1)] if low > 0 else [])
+    if kind == "RATIO":
+        return ["banana", "", "-0.1", "1.1", "nan"]
+    if kind == "BOOL":
+        return ["maybe", "", "2"]
+    return []
+
+
+def complains(conf, *words):
+    out, errors, status, _ = probe(conf, "usable", snapshot=False)
+    check(status == 0 and "done" in out, f"{conf}: the program did not run on: {status}")
+    check(errors.startswith("memscope: ") and errors.count("\n") == 1, f"{conf}: not one line on stderr: {errors!r}")
+    for word in words:
+        check(word in errors, f"{conf}: `{word}' is not in {errors!r}")
+
+
+def check_bad_values(all_knobs):
+    for name, (kind, arguments) in all_knobs.items():
+        for value in bad_values(kind, arguments):
+            complains(f"{name}:{value}", name, arguments[0] if kind != "BOOL" else "")
+    complains("nonsense:1", "nonsense")
+    complains("mode", "mode")
+    complains("Mode:off", "Mode")
+    out, errors, status, data = probe("nonsense:1,mode:exact,stack_depth:banana")
+    check(errors.count("\n") == 2 and data["process"]["mode"] == "exact", f"good knobs beside bad ones: {errors!r}")
+    for conf in ("", ",", "mode:off,", ",,mode:off"):
+        out, errors, status, _ = probe(conf, "usable", snapshot=False)
+        check(status == 0 and "done" in out, f"{conf!r}: exit status {status}, {errors!r}")
+    complains("x" * 5000 + ":1")
+    out, errors, status, _ = probe(":".join(["a"] * 2000), "usable", snapshot=False)
+    check(status == 0 and "done" in out, "a long row of colons")
+
+
+def check_listed(all_knobs):
+    """The data name every knob with its value and where it came from."""
+    values = {row["name"]: row for row in snapshot("stack_depth:9")["knobs"]}
+    check(set(values) == set(all_knobs), f"knobs in the data: {sorted(values)}")
+    check(values["stack_depth"]["value"] == "9" and values["stack_depth"]["source"] == "environment", str(values["stack_depth"]))
+    check(values["guard"]["source"] == "default", str(values["guard"]))
+
+
+def check_set_uid():
+    """MEMSCOPE_CONF means nothing to a set-uid program. Needs root to make one and another user to run it."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        print("skipped: set-uid programs (needs root and setpriv)")
+        return
+    directory = tempfile.mkdtemp(dir="/var/tmp")
+    try:
+        os.chmod(directory, 0o755)
+        program, output = os.path.join(directory, "probe"), os.path.join(directory, "out")
+        shutil.copy(STATIC if (STATIC := os.environ.get("KNOB_PROBE_STATIC")) else PROBE, program)
+        library = os.path.join(directory, os.path.basename(os.path.realpath(LIBRARY)))
+        shutil.copy(LIBRARY, library)
+        os.mkdir(output, 0o777)
+        os.chmod(output, 0o777)
+        os.chown(program, 0, 0)
+        os.chmod(program, 0o4755)
+        env = {**os.environ, "MEMSCOPE_CONF": f"mode:exact,nonsense:1,output:{output}/x"}
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "usable"], env=env,
+                              capture_output=True, text=True, check=False)
+        if "cannot open shared object" in done.stderr:
+            print("skipped: set-uid programs (the library is not readable for others)")
+            return
+        check(done.returncode == 0 and done.stderr == "", f"set-uid: status {done.returncode}, {done.stderr!r}")
+        check(os.listdir(output) == [], f"a set-uid program wrote {os.listdir(output)}")
+    finally:
+        shutil.rmtree(directory)
+
+
+def main():
+    all_knobs = knobs()
+    check(len(all_knobs) >= 10, f"knobs.def was not understood: {sorted(all_knobs)}")
+    chosen = sys.argv[1:] or [*all_knobs, "bad_values", "listed", "set_uid"]
+    for name in chosen:
+        if name == "bad_values":
+            check_bad_values(all_knobs)
+        elif name == "listed":
+            check_listed(all_knobs)
+        elif name == "set_uid":
+            check_set_uid()
+        elif f"knob_{name}" in globals():
+            globals()[f"knob_{name}"]()
+        else:
+            check(False, f"knob {name} has no test of what it changes")
+    print(f"{results['passed']} passed, {results['failed']} failed")
+    return results["failed"] > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
