@@ -248,7 +248,7 @@ static bool read_columns(ms_unpack_t body, const ms_table_info_t *table, ms_colu
     ms_unpack_t value;
     ms_token_t array, name;
     if (!find_key(body, "columns", &value) || !ms_unpack_kind(&value, MS_TOKEN_ARRAY, &array)) return false;
-    if (array.number > COLUMNS_MAX) return false;
+    if (array.number == 0 || array.number > COLUMNS_MAX) return false;
     columns->count = array.number;
     for (uint64_t i = 0; i < array.number; i++) {
         if (!ms_unpack_kind(&value, MS_TOKEN_STR, &name)) return false;
