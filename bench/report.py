@@ -1,8 +1,8 @@
 """What the measurements say: a table, a page, Markdown. Everything is computed from the JSON run.py wrote.
 
-Words: a *ratio* is taken within one round (the variant's sample over the base's sample of the same round) and the median
-of the rounds is shown; *spread* is the median distance of the rounds' ratios from it. *value* is what a row is about
-(wall time of a run, CPU time of a server, ns of a call, KiB of a thread): smaller is better everywhere. The *best peer*
+Words: a *ratio* is taken within one round (the variant's sample over the base's sample of the same round) and the
+median of the rounds is shown; *spread* is the median distance of the rounds' ratios from it. *value* is what a row is
+about (wall time of a run, CPU time of a server, ns of a call, KiB of a thread): smaller is better everywhere. The *best peer*
 is the allocator other than memscope with the smallest median, the *median peer* the median of all their medians."""
 import json
 import math
@@ -11,8 +11,14 @@ import statistics
 OURS = "memscope"
 BASE = "glibc"
 FIELDS = ("value", "cpu", "rss")
-GROUPS = {"real": "Real programs", "synthetic": "Synthetic programs", "micro": "Micro benchmarks", "growth": "Growing a large block",
-          "memory": "Memory of a thread", "start": "Start-up"}
+GROUPS = {
+    "real": "Real programs",
+    "synthetic": "Synthetic programs",
+    "micro": "Micro benchmarks",
+    "growth": "Growing a large block",
+    "memory": "Memory of a thread",
+    "start": "Start-up",
+}
 WHOLE_PROGRAMS = ("real", "synthetic")  # groups in which CPU time and peak RSS mean something
 
 
@@ -36,13 +42,13 @@ class Row:
         return statistics.median(numbers) if numbers else None
 
     def ratio(self, variant, base=BASE, field="value"):
-        """(ratio, spread), or (None, None)"""
+        """(ratio, spread); no spread of a single round, and neither without samples."""
         pairs = zip(self.numbers(variant, field), self.numbers(base, field))
         ratios = [a / b for a, b in pairs if b]
         if not ratios:
             return None, None
         middle = statistics.median(ratios)
-        return middle, statistics.median(abs(r - middle) for r in ratios)
+        return middle, statistics.median(abs(r - middle) for r in ratios) if len(ratios) > 1 else None
 
     def peer_medians(self, field="value"):
         return {p: m for p in self.peers if (m := self.median(p, field)) is not None}
@@ -80,7 +86,7 @@ class Results:
         return min(means.items(), key=lambda item: item[1]) if means else (None, None)
 
 
-# ---- cells -----------------------------------------------------------------------------------------------------------
+# ---- cells ----------------------------------------------------------------------------------------------------------
 
 
 def number(value, unit=""):
@@ -123,13 +129,17 @@ def group_table(results, group, field="value"):
     return [[group, BASE] + [v for v in results.variants if v != BASE]] + rows
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text -----------------------------------------------------------------------------------------------------------
 
 
 def aligned(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths)))
-                     for row in rows)
+
+
+    def line(row):
+        return "  ".join([row[0].ljust(widths[0])] + [text.rjust(width) for text, width in zip(row[1:], widths[1:])])
+
+    return "\n".join(map(line, rows))
 
 
 def table(data):
@@ -151,7 +161,7 @@ def errors(results):
     return [(row, f"{variant}: {why}") for row in results.rows for variant, why in row.errors.items()]
 
 
-# ---- Markdown ----------------------------------------------------------------------------------------------------------
+# ---- Markdown -------------------------------------------------------------------------------------------------------
 
 
 def md_table(rows):
@@ -162,8 +172,10 @@ def md_table(rows):
 
 def md_machine(data):
     m, lines = data["machine"], []
-    lines.append(f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, Linux {m['kernel']}; load average before "
-                 f"the run {m['load_before']:.2f}. {data['date']}, commit {data['commit'] or 'unknown'}.")
+    lines.append(
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, Linux {m['kernel']}; load average "
+        f"before the run {m['load_before']:.2f}. {data['date']}, commit {data['commit'] or 'unknown'}."
+    )
     rounds = max((len(s) for row in data["rows"] for s in row["samples"].values()), default=0)
     lines.append(f"{rounds} rounds, scale {data['scale']}" + (" (the quick run)." if data["quick"] else "."))
     known = [f"{v['name']} {v['version']}" for v in data["variants"] if v["version"]]
@@ -194,9 +206,11 @@ def mean_goals(results):
     for group, wanted in (("real", 1.00), ("synthetic", 1.05)):
         peer, best = results.best_mean([group])
         ours = results.mean(OURS, [group])
-        yield (f"{GROUPS[group].lower()}: geometric mean of time, to the best peer{' (' + peer + ')' if peer else ''}", wanted,
-               ours / best if ours and best else None)
-    yield "peak RSS, real and synthetic programs: geometric mean, to glibc", 1.10, results.mean(OURS, WHOLE_PROGRAMS, "rss")
+        who = f" ({peer})" if peer else ""
+        goal = f"{GROUPS[group].lower()}: geometric mean of time, to the best peer{who}"
+        yield goal, wanted, ours / best if ours and best else None
+    rss = results.mean(OURS, WHOLE_PROGRAMS, "rss")
+    yield "peak RSS, real and synthetic programs: geometric mean, to glibc", 1.10, rss
 
 
 def md_goals(results):
@@ -208,7 +222,7 @@ def md_goals(results):
 
 
 def losses(results, field="value"):
-    """Rows in which memscope is behind the best peer, worst first: [row, best peer, ratio, spread, ratio to median peer]"""
+    """Rows in which memscope is behind the best peer, worst first: (row, peer, ratio, spread, ratio to median peer)"""
     found = []
     for row in results.rows:
         peer = row.best_peer(field)
@@ -224,9 +238,11 @@ def md_losses(results):
         remark = "over 1.15 of the median" if middle > 1.15 else "behind the median" if middle > 1 else ""
         if ratio - (spread or 0) <= 1:
             remark = "within the spread"
-        rows.append([f"{row.group}/{row.name}", number(row.median(OURS), row.unit), peer, number(row.median(peer), row.unit),
-                     times(ratio, spread), times(middle), remark])
-    text = md_table(rows) if len(rows) > 1 else "In no row." if OURS in results.variants else "memscope is not in this run."
+        mine, theirs = number(row.median(OURS), row.unit), number(row.median(peer), row.unit)
+        label = f"{row.group}/{row.name}"
+        rows.append([label, mine, peer, theirs, times(ratio, spread), times(middle), remark])
+    none = "In no row." if OURS in results.variants else "memscope is not in this run."
+    text = md_table(rows) if len(rows) > 1 else none
     heavy = [[row.name, f"{row.median(BASE, 'rss') / 1024:.1f} MiB", times(*row.ratio(OURS, field="rss"))]
              for row in sorted(results.of(*WHOLE_PROGRAMS), key=lambda r: -(r.ratio(OURS, field="rss")[0] or 0))
              if (row.ratio(OURS, field="rss")[0] or 0) > 1.10]
@@ -249,11 +265,21 @@ def md_modes(results):
 
 def markdown(data):
     results = Results(data)
-    parts = ["# Benchmarks", "Generated by `bench/run.py --markdown` from one run; what is measured and how stands in "
-             "[bench/README.md](../bench/README.md). Ratios are to glibc in the same round (median ± spread); under 1 is less time "
-             "or memory than glibc.", "## Machine", md_machine(data), "## Goals", md_goals(results), "## Where memscope loses",
-             "Every row in which the default mode needs more than the best peer.", md_losses(results), "## The price of each mode",
-             md_modes(results)]
+    parts = [
+        "# Benchmarks",
+        "Generated by `bench/run.py --markdown` from one run; what is measured and how stands in\n"
+        "[bench/README.md](../bench/README.md). Ratios are to glibc in the same round (median ± spread);\n"
+        "under 1 is less time or memory than glibc.",
+        "## Machine",
+        md_machine(data),
+        "## Goals",
+        md_goals(results),
+        "## Where memscope loses",
+        "Every row in which the default mode needs more than the best peer.",
+        md_losses(results),
+        "## The price of each mode",
+        md_modes(results),
+    ]
     for group in results.groups:
         parts += [f"## {GROUPS[group]}", md_table(group_table(results, group))]
         if group in WHOLE_PROGRAMS:
@@ -263,7 +289,7 @@ def markdown(data):
     return "\n\n".join(parts + (["## Errors", "\n".join(failed)] if failed else []))
 
 
-# ---- the page ------------------------------------------------------------------------------------------------------------
+# ---- the page -------------------------------------------------------------------------------------------------------
 
 
 def page_data(data):
@@ -283,9 +309,11 @@ h3{margin:1rem 0 .2rem;font-size:1rem}small{color:#666;font-weight:normal}
 .bar{display:grid;grid-template-columns:10rem 1fr 12rem;gap:.5rem;align-items:center;height:1.2rem}
 .track{position:relative;height:.8rem;background:linear-gradient(#888,#888) 50% 0/1px 100% no-repeat #eee}
 .fill{height:100%}.number{font-variant-numeric:tabular-nums}</style>
-<h1>memscope benchmarks</h1><div id="about"></div><p>Bars are ratios to glibc in the same round; the line in the middle is 1,
-the right edge 2 and more. Shorter is better. <label>Show <select id="field"><option value="value">time (or what the row is about)
-</option><option value="cpu">CPU time</option><option value="rss">peak RSS</option></select></label></p><div id="rows"></div>
+<h1>memscope benchmarks</h1><div id="about"></div>
+<p>Bars are ratios to glibc in the same round; the line in the middle is 1, the right edge 2 and more. Shorter is
+better.
+<label>Show <select id="field"><option value="value">time (or what the row is about)</option>
+<option value="cpu">CPU time</option><option value="rss">peak RSS</option></select></label></p><div id="rows"></div>
 <script type="application/json" id="data">@DATA@</script><script>
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -295,7 +323,8 @@ const add = (parent, tag, text, name) => {
   if (name) element.className = name;
   return element;
 };
-const colour = (name, index) => name.startsWith("memscope") ? `hsl(${205 + index * 4} 70% 45%)` : `hsl(30 ${10 + index * 15}% 55%)`;
+const colour = (name, index) =>
+  name.startsWith("memscope") ? `hsl(${205 + index * 4} 70% 45%)` : `hsl(30 ${10 + index * 15}% 55%)`;
 const bar = (parent, name, index, [ratio, spread, median], unit) => {
   const line = add(parent, "div", "", "bar");
   add(line, "span", name);
@@ -317,7 +346,9 @@ const draw = field => {
     if (row.group !== group) add(rows, "h2", group = row.group);
     add(add(rows, "h3", row.name + " "), "small", row.meaning);
     const unit = {value: row.unit, cpu: "s", rss: "KiB"}[field];
-    data.variants.forEach((name, index) => bars[name].some(x => x !== null) && bar(rows, name, index, bars[name], unit));
+    data.variants.forEach((name, index) => {
+      if (bars[name].some(x => x !== null)) bar(rows, name, index, bars[name], unit);
+    });
   }
 };
 data.about.forEach(line => add(document.getElementById("about"), "div", line));

@@ -52,7 +52,7 @@ def output_of(*command):
         return ""
 
 
-# ---- what there is to compare ------------------------------------------------------------------------------------
+# ---- what there is to compare ---------------------------------------------------------------------------------------
 
 
 def peer_libraries():
@@ -92,7 +92,7 @@ def find_variants(build, wanted, quick):
         elif conf:
             skipped = conf_complaint(path, conf) or None
         version = output_of("dpkg-query", "-W", "-f", "${Version}", package) if package else None
-        variants.append({"name": name, "library": os.path.basename(library), "path": path, "conf": conf, "peer": conf is None,
+        variants.append({"name": name, "library": library, "path": path, "conf": conf, "peer": conf is None,
                          "version": version or None, "skipped": skipped})
         if skipped:
             say(f"skipped: {name}: {skipped}")
@@ -105,7 +105,7 @@ def preload_settings(variant):
     return settings + (["-e", f"MEMSCOPE_CONF={variant['conf']}"] if variant["conf"] else [])
 
 
-# ---- measuring one run ---------------------------------------------------------------------------------------------
+# ---- measuring one run ----------------------------------------------------------------------------------------------
 
 
 class Stopwatch:
@@ -170,7 +170,7 @@ def real_benches(watch, where, scale):
         return {**sample, "value": sample["wall"], "digest": watch.digest()}
 
     def bench(program):
-        return Bench("real", program.name, program.meaning, "s", lambda variant: measure(program, variant), program.make)
+        return Bench("real", program.name, program.meaning, "s", lambda v: measure(program, v), program.make)
 
     found = programs.all_programs(where, scale)
     for program in found:
@@ -186,7 +186,10 @@ def synthetic_benches(watch, build, scale):
         sample = watch.run(variant, [program, name, str(scale)])
         return {**sample, "value": sample["wall"], "digest": watch.digest()}
 
-    return [Bench("synthetic", name, meaning, "s", lambda v, n=name: measure(n, v)) for name, meaning in table_of(program)]
+    def bench(name, meaning):
+        return Bench("synthetic", name, meaning, "s", lambda variant: measure(name, variant))
+
+    return [bench(name, meaning) for name, meaning in table_of(program)]
 
 
 def micro_benches(watch, build, scale):
@@ -202,7 +205,10 @@ def micro_benches(watch, build, scale):
     def group(name):
         return "memory" if name.endswith("-rss") else "growth" if name.startswith("grow-1M") else "micro"
 
-    return [Bench(group(name), name, meaning, "", lambda v, n=name: measure(n, v)) for name, meaning in table_of(program)]
+    def bench(name, meaning):
+        return Bench(group(name), name, meaning, "", lambda variant: measure(name, variant))
+
+    return [bench(name, meaning) for name, meaning in table_of(program)]
 
 
 def start_up_bench(watch, times):
@@ -213,12 +219,13 @@ def start_up_bench(watch, times):
     return Bench("start", "start-up", f"/bin/true, mean of {times} runs", "ms", measure)
 
 
-# ---- the run -----------------------------------------------------------------------------------------------------------
+# ---- the run --------------------------------------------------------------------------------------------------------
 
 
 def collect(benches, variants, rounds, budget):
     """Rounds outside, variants inside: a slow minute of the machine hits every variant of a row alike."""
-    rows = [{"group": b.group, "name": b.name, "meaning": b.meaning, "unit": b.unit, "samples": {}, "errors": {}} for b in benches]
+    rows = [{"group": b.group, "name": b.name, "meaning": b.meaning, "unit": b.unit, "samples": {}, "errors": {}}
+            for b in benches]
     start, total = time.monotonic(), rounds * len(benches)
     for turn in range(rounds):
         for number, (bench, row) in enumerate(zip(benches, rows)):
@@ -267,7 +274,8 @@ def program_versions():
 def arguments():
     parser = argparse.ArgumentParser(description="Measures memscope beside other allocators.")
     parser.add_argument("--build", default=".", help="the build directory (default: here)")
-    parser.add_argument("--quick", action="store_true", help="short runs, fewer variants, two rounds: under three minutes")
+    parser.add_argument("--quick", action="store_true",
+                        help="short runs, fewer variants, two rounds: under three minutes")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="rows to run, like 'synthetic/*' or '*pair-64*'")
     parser.add_argument("--rounds", type=int, help="how often each row is run (default: 5; quick: 2)")
     parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.2)")
@@ -290,9 +298,12 @@ def chosen_benches(options, where, scale):
     return chosen
 
 
+STEERING = ("LD_PRELOAD", "MEMSCOPE", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "PYTHON", "LC_")
+
+
 def clean_environment():
     for name in list(os.environ):
-        if name.startswith(("LD_PRELOAD", "MEMSCOPE", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "PYTHON", "LC_")):
+        if name.startswith(STEERING):
             del os.environ[name]
     os.environ["LC_ALL"] = "C.UTF-8"
 
@@ -300,9 +311,9 @@ def clean_environment():
 def measure_all(options):
     scale = options.scale or (0.2 if options.quick else 1)
     variants = find_variants(options.build, options.variants and options.variants.split(","), options.quick)
-    results = {"memscope_bench": 1, "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "quick": options.quick, "scale": scale,
-               "commit": output_of("git", "-C", HERE, "describe", "--always", "--dirty") or None, "machine": machine(),
-               "programs": program_versions(), "variants": variants}
+    results = {"memscope_bench": 1, "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "quick": options.quick,
+               "scale": scale, "commit": output_of("git", "-C", HERE, "describe", "--always", "--dirty") or None,
+               "machine": machine(), "programs": program_versions(), "variants": variants}
     with tempfile.TemporaryDirectory(prefix="memscope-bench-") as where:
         benches = chosen_benches(options, where, scale)
         if not benches:

@@ -29,49 +29,69 @@ def text(path, lines):
 
 def records(path, count):
     rng = random.Random(3)
-    rows = [{"id": i, "name": sentence(rng, 1, 3), "group": f"g{rng.randint(0, 99)}", "score": rng.randint(0, 10**6),
-             "tags": sentence(rng, 0, 6).split(), "nested": {"a": [rng.randint(0, 99) for _ in range(rng.randint(0, 8))],
-                                                             "text": sentence(rng, 2, 12)}} for i in range(count)]
+
+    def record(number):
+        nested = {"a": [rng.randint(0, 99) for _ in range(rng.randint(0, 8))], "text": sentence(rng, 2, 12)}
+        return {"id": number, "name": sentence(rng, 1, 3), "group": f"g{rng.randint(0, 99)}",
+                "score": rng.randint(0, 10**6), "tags": sentence(rng, 0, 6).split(), "nested": nested}
+
+    rows = [record(i) for i in range(count)]
     with open(path, "w") as out:
         json.dump(rows, out)
+
+
+SQL_BEFORE = """PRAGMA temp_store=memory;
+CREATE TABLE person(id INTEGER PRIMARY KEY, name TEXT, city TEXT, age INT);
+CREATE TABLE visit(person INT, place TEXT, note TEXT, cost REAL);
+BEGIN;
+"""
+SQL_AFTER = """COMMIT;
+CREATE INDEX person_city ON person(city);
+CREATE INDEX visit_person ON visit(person);
+SELECT city, count(*), sum(cost), group_concat(DISTINCT place) FROM person JOIN visit ON visit.person = person.id
+    GROUP BY city ORDER BY 3 DESC, 1 LIMIT 50;
+SELECT upper(name) || '-' || substr(note, 1, 20), printf('%08.3f', cost) FROM visit JOIN person ON id = person
+    WHERE note LIKE '%ta%' ORDER BY note, cost LIMIT 2000;
+UPDATE visit SET note = note || ' ' || place WHERE person % 3 = 0;
+DELETE FROM person WHERE age < 20;
+SELECT count(*), sum(length(note)), (SELECT count(*) FROM person) FROM visit;
+"""
 
 
 def sql(path, rows):
     rng = random.Random(4)
     with open(path, "w") as out:
-        out.write("PRAGMA temp_store=memory;\nCREATE TABLE person(id INTEGER PRIMARY KEY, name TEXT, city TEXT, age INT);\n"
-                  "CREATE TABLE visit(person INT, place TEXT, note TEXT, cost REAL);\nBEGIN;\n")
+        out.write(SQL_BEFORE)
         for i in range(rows):
-            out.write(f"INSERT INTO person VALUES({i},'{sentence(rng, 2, 4)}','{sentence(rng, 1, 1)}',{rng.randint(1, 99)});\n")
-            out.write(f"INSERT INTO visit VALUES({rng.randrange(rows)},'{sentence(rng, 1, 2)}','{sentence(rng)}',"
+            out.write(f"INSERT INTO person VALUES({i},'{sentence(rng, 2, 4)}','{sentence(rng, 1, 1)}',"
+                      f"{rng.randint(1, 99)});\n"
+                      f"INSERT INTO visit VALUES({rng.randrange(rows)},'{sentence(rng, 1, 2)}','{sentence(rng)}',"
                       f"{rng.random() * 100:.2f});\n")
-        out.write("COMMIT;\nCREATE INDEX person_city ON person(city);\nCREATE INDEX visit_person ON visit(person);\n"
-                  "SELECT city, count(*), sum(cost), group_concat(DISTINCT place) FROM person JOIN visit ON visit.person = "
-                  "person.id GROUP BY city ORDER BY 3 DESC LIMIT 50;\n"
-                  "SELECT upper(name) || '-' || substr(note, 1, 20), printf('%08.3f', cost) FROM visit JOIN person ON id = person "
-                  "WHERE note LIKE '%ta%' ORDER BY note, cost LIMIT 2000;\n"
-                  "UPDATE visit SET note = note || ' ' || place WHERE person % 3 = 0;\n"
-                  "DELETE FROM person WHERE age < 20;\nSELECT count(*), sum(length(note)), (SELECT count(*) FROM person) FROM visit;\n")
+        out.write(SQL_AFTER)
+
+
+C_STATEMENTS = (
+    "for (int i = 0; i < x + {a}; i++) sum += table{t}[(i * {b}) & 63] ^ {c};",
+    "switch ((x + {a}) % 7) {{ case 0: sum += {b}; break; case 1: sum -= y; break; default: sum ^= x * {c}; }}",
+    "while (list && list->key < sum) {{ list->weight += {a}.5 * y; sum += list->key / {b}; list = list->next; }}",
+    "if (sum > {a} * {b} && y != {c}) sum = sink(sum, list ? list->weight : {a}.25);",
+    "{{ double d[8]; for (int i = 0; i < 8; i++) d[i] = (x + i) * {a}.0 / (y + {b}); sum += (int)(d[x & 7] + {c}); }}",
+)
 
 
 def c_source(path, functions):
     rng = random.Random(5)
     with open(path, "w") as out:
         out.write("struct item { int key; struct item *next; double weight; };\nextern int sink(int, double);\n")
+        for table in range(10):
+            out.write(f"static int table{table}[64];\n")
         for i in range(functions):
-            body = []
-            for k in range(rng.randint(4, 14)):
+            out.write(f"int function{i}(int x, int y, struct item *list) {{\n    int sum = {i};\n")
+            for _ in range(rng.randint(4, 14)):
                 a, b, c = (rng.randint(1, 99) for _ in range(3))
-                body.append(rng.choice((
-                    f"    for (int i = 0; i < x + {a}; i++) sum += table{i % 10}[(i * {b}) & 63] ^ {c};\n",
-                    f"    switch ((x + {a}) % 7) {{ case 0: sum += {b}; break; case 1: sum -= y; break; case 3: sum *= {c}; "
-                    f"/* fall through */ default: sum ^= x; }}\n",
-                    f"    while (list && list->key < sum) {{ list->weight += {a}.5 * y; sum += list->key / {b}; list = list->next; }}\n",
-                    f"    if (sum > {a * b} && y != {c}) sum = sink(sum, list ? list->weight : {a}.25);\n",
-                    f"    {{ double d[8]; for (int i = 0; i < 8; i++) d[i] = (x + i) * {a}.0 / (y + {b}); sum += (int)(d[x & 7] + d[{c % 8}]); }}\n")))
-            out.write((f"static int table{i}[64];\n" if i < 10 else "")
-                      + f"int function{i}(int x, int y, struct item *list) {{\n    int sum = {i};\n" + "".join(body)
-                      + (f"    return sum + function{rng.randrange(i)}(y, sum, list);\n}}\n" if i else "    return sum;\n}\n"))
+                out.write("    " + rng.choice(C_STATEMENTS).format(a=a, b=b, c=c, t=i % 10) + "\n")
+            call = f" + function{rng.randrange(i)}(y, sum, list)" if i else ""
+            out.write(f"    return sum{call};\n}}\n")
 
 
 def git_stream(path, commits):

@@ -13,8 +13,8 @@ PATIENCE = 60  # seconds
 
 
 def client(program, socket, *arguments, stdin=None):
-    done = subprocess.run([programs.find(program), "-s", socket, *arguments], stdin=stdin, capture_output=True, text=True,
-                          timeout=PATIENCE)
+    done = subprocess.run([programs.find(program), "-s", socket, *arguments], stdin=stdin, capture_output=True,
+                          text=True, timeout=PATIENCE)
     if done.returncode:
         raise RuntimeError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -37,8 +37,8 @@ def wait_until_up(process, socket):
 def load(socket, where, scale):
     """The measured load; returns its wall time."""
     start = time.monotonic()
-    client("redis-benchmark", socket, "-q", "-n", str(int(100000 * scale)), "-r", "20000", "-d", "100", "-c", "20", "-P", "16",
-           "-t", TESTS)
+    client("redis-benchmark", socket, "-q", "-n", str(int(100000 * scale)), "-r", "20000", "-d", "100", "-c", "20",
+           "-P", "16", "-t", TESTS)
     client("redis-cli", socket, "flushall")
     with open(os.path.join(where, "commands")) as commands:
         client("redis-cli", socket, "--pipe", stdin=commands)
@@ -47,8 +47,8 @@ def load(socket, where, scale):
 
 def measure(watch, program, variant, where, scale):
     socket = os.path.join(where, "socket")
-    process = subprocess.Popen(watch.command(variant, program.command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(watch.command(variant, program.command), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_up(process, socket)
         wall = load(socket, where, scale)

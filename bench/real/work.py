@@ -16,14 +16,16 @@ for key in sorted(index)[::3]:
     digest.update(f"{key}{len(index[key])}{index[key][-1]}".encode())
     del index[key]
 
-document = [{"id": i, "tags": [f"t{i % k}" for k in range(1, 8)], "body": {"x": i / 7, "y": None, "z": "text " * (i % 9)}}
-            for i in range(size * 3)]
+document = [
+    {"id": i, "tags": [f"t{i % k}" for k in range(1, 8)], "body": {"x": i / 7, "y": None, "z": "text " * (i % 9)}}
+    for i in range(size * 3)
+]
 for _ in range(3):
     document = json.loads(json.dumps(document))
 digest.update(json.dumps(document[-1]).encode())
 
-source = "\n".join(f"def f{i}(a, b=({i}, 'x')):\n    return [a + k * b[0] for k in range({i}) if k % 3] or {{'a': a, **{{}}}}"
-                   for i in range(size // 2))
+function = "def f{0}(a, b=({0}, 'x')):\n    return [a + k * b[0] for k in range({0}) if k % 3] or {{'a': a, **{{}}}}"
+source = "\n".join(function.format(i) for i in range(size // 2))
 tree = ast.parse(source)
 names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 digest.update(f"{len(names)}{len(ast.dump(tree))}".encode())
