@@ -73,9 +73,10 @@ typedef struct ms_arena {
     uint64_t drained_bytes, drained_blocks;         /* own blocks other threads freed, back home */
     uint64_t sequence;                              /* odd while marks and cells move together */
     ms_flow_t mark;                                 /* flow already in the cell of the current task */
-    ms_flow_t settled;                              /* flow already in the process's live bytes */
+    ms_flow_t task_settled;                         /* flow already in the current task's live bytes */
+    ms_flow_t settled;                              /* flow already in the process's live bytes; freed: all frees made */
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* other threads' blocks freed here, all of them */
-    uint64_t settled_foreign_bytes;
+    uint64_t untasked_freed_bytes, untasked_settled_bytes; /* blocks of no task, freed other than the short way */
     uint64_t unsettled_max;                         /* largest |change of live bytes| between two settles */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
     uint64_t peak_bytes;                            /* of the thread */
@@ -83,9 +84,9 @@ typedef struct ms_arena {
     /* slow paths: sampling */
     int64_t sample_left;     /* bytes until the next sample; INT64_MAX: no sampling */
     uint64_t random;         /* state of the generator */
-    uint64_t sampled_blocks;
+    uint64_t sampled_blocks; /* ever, in this arena */
     bool always_slow;        /* mode exact, junk, guard, quarantine: every call takes the slow path */
-    bool in_stack;           /* a stack is being taken: a signal handler that allocates takes none */
+    uint32_t settles;        /* settles, to look at the clock now and then only */
     struct ms_unwind_thread *unwind;
 
     void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
@@ -114,7 +115,10 @@ void ms_heap_range_include(const void *start, size_t bytes);
 void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller);
 void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller);
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller);
+void *ms_callocate(size_t size, ms_origin_t origin, void *caller);
 void ms_release_slow(void *payload, ms_origin_t origin);
+void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
+#define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class);
 
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
@@ -166,6 +170,15 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
     ms_list_push(arena, payload, class);
 }
 
+/* The same for calls that name the block's size. */
+static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t size) {
+    if (ms_likely((uintptr_t)payload - ms_heap_low < ms_heap_span) &&
+        ms_facts_size(ms_open(ms_header_of(payload))) == size)
+        ms_release(payload, origin);
+    else
+        ms_release_sized_slow(payload, origin, size);
+}
+
 /* ---- slow-path pieces shared by alloc/ and tracking/ */
 
 /* Requested bytes allocated by the thread that runs the arena. */
@@ -183,6 +196,11 @@ static inline uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
 
 /* The flow of the current tenant's own blocks while their task was current. */
 ms_flow_t ms_arena_flow(const ms_arena_t *arena);
+
+/* Whether anything was counted since the last ms_arena_flush_task(). */
+static inline bool ms_flow_moved(const ms_arena_t *arena) {
+    return arena->allocated_blocks != arena->mark.allocated_blocks || arena->freed_blocks != arena->mark.freed_blocks;
+}
 
 /* Moves the flow since the last time into the current task's cell (before the task changes, and to read it). */
 void ms_arena_flush_task(ms_arena_t *arena);
@@ -206,6 +224,9 @@ typedef struct ms_block_facts {
     struct ms_large *large;
 } ms_block_facts_t;
 bool ms_block_find(const void *payload, ms_block_facts_t *found);
+
+/* The block's memory to its list, its slab's owner or the quarantine's end; the free is already counted. */
+void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block);
 
 /* Requested bytes of a live block; ends the process with a line if the pointer is not one ("usable size of ..."). */
 size_t ms_block_size(const void *payload);

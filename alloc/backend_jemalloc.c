@@ -8,6 +8,7 @@
 #include "tracking/model.h"
 
 #include <errno.h>
+#include <sys/types.h>
 
 void *ms_je_mallocx(size_t size, int flags);
 void ms_je_sdallocx(void *start, size_t size, int flags);

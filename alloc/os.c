@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "alloc/os.h"
 #include "config.h"
 

@@ -18,6 +18,7 @@ typedef struct ms_process {
     ms_sites_t sites;
     bool track_tasks;
     bool full_stacks;       /* else the caller's return address */
+    bool paranoid;          /* junk, guard or quarantine */
     bool always_slow;       /* junk, guard, quarantine or sites of every block */
     uint64_t start_ns;      /* monotonic */
     uint64_t start_unix_ns;
@@ -29,8 +30,10 @@ typedef struct ms_process {
     _Atomic(uint64_t) origin_mismatches;
     _Atomic(uint64_t) header_failures;
     _Atomic(uint64_t) unknown_frees;
+    _Atomic(uint64_t) folded_tasks;
 } ms_process_t;
 extern ms_process_t ms_process;
+extern ms_knob_source_t ms_process_knob_sources[MS_KNOB_ID_COUNT];
 
 /* Reads the configuration, draws the secrets, chooses the backing. Called once by the first thread that allocates,
  * before anything else; allocates nothing. */

@@ -34,7 +34,7 @@ typedef struct memscope_usage {
     uint64_t freed_bytes, freed_blocks;
     uint64_t live_bytes, live_blocks;
     uint64_t peak_bytes;       /* largest live_bytes seen */
-    uint64_t peak_error_bytes; /* the true peak lies in peak_bytes .. peak_bytes + peak_error_bytes */
+    uint64_t peak_error_bytes; /* the true peak differs from peak_bytes by at most this */
 } memscope_usage_t;
 
 /* The whole process, the calling thread, a task. Exact when no other thread is allocating; otherwise correct to the

@@ -1,0 +1,705 @@
+/* The slow paths of the arena: filling and emptying its lists, and every block that is not plain. */
+#include "alloc/arena.h"
+#include "alloc/backend.h"
+#include "alloc/fault.h"
+#include "alloc/large.h"
+#include "alloc/paranoia.h"
+#include "alloc/thread.h"
+#include "tracking/process.h"
+#include "tracking/sampling.h"
+#include "tracking/sites.h"
+#include "tracking/tasks.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
+typedef struct ms_extension {
+    uint32_t inner;        /* bytes from the block's payload to the inner payload */
+    uint32_t size;         /* requested bytes; the header's size is the whole payload's */
+    uint32_t sample_site;  /* stack of a sampled block, 0: not sampled */
+    float sample_weight;   /* blocks it stands for */
+} ms_extension_t;
+#define INNER_OVERHEAD (sizeof(ms_extension_t) + sizeof(ms_header_t))
+
+/* What an empty arena's lists point to. Its word0 is no task's, so that no free takes the short way. */
+ms_arena_t ms_arena_empty = {
+    .word0 = UINT64_MAX,
+    .free = {[0 ... MS_SMALL_CLASSES - 1] = &ms_list_end_header[1]},
+};
+
+uintptr_t ms_heap_low, ms_heap_span;
+
+void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS */
+    uintptr_t low = ms_heap_low, end = low + ms_heap_span, first = (uintptr_t)start;
+    if (low == 0) low = end = first;
+    if (first < low) low = first;
+    if (first + bytes > end) end = first + bytes;
+    __atomic_store_n(&ms_heap_low, low, __ATOMIC_RELAXED);
+    __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
+}
+
+ms_flow_t ms_arena_flow(const ms_arena_t *arena) {
+    return (ms_flow_t){
+        .allocated_bytes = ms_arena_allocated_bytes(arena),
+        .allocated_blocks = ms_read(&arena->allocated_blocks),
+        .freed_bytes = ms_read(&arena->freed_bytes),
+        .freed_blocks = ms_read(&arena->freed_blocks),
+    };
+}
+
+/* ---- lists and slabs */
+
+/* Longest list kept: 32 KiB of blocks, at least 8 and at most 256. */
+static int64_t list_limit(uint32_t class) {
+    int64_t blocks = 32768 / (int64_t)ms_class_stride(class);
+    return blocks < 8 ? 8 : blocks > 256 ? 256 : blocks;
+}
+
+static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
+    return arena->listed[class] + (int64_t)(ms_arena_frees(arena, class) - arena->allocated[class]);
+}
+
+/* Sets the frees until the list may be longer than its limit; keeps the count of frees. */
+static void room_reset(ms_arena_t *arena, uint32_t class) {
+    int64_t room = list_limit(class) - list_length(arena, class);
+    if (room < 0) room = 0;
+    ms_count(&arena->freed_before[class], (uint64_t)(arena->room_set[class] - arena->room[class]));
+    arena->room_set[class] = arena->room[class] = room;
+}
+
+static void slab_list(ms_arena_t *arena, ms_slab_t *slab) {
+    ms_slab_t **head = &arena->slabs[slab->class];
+    slab->listed = true;
+    slab->previous = NULL;
+    slab->next = *head;
+    if (*head) (*head)->previous = slab;
+    *head = slab;
+}
+
+static void slab_unlist(ms_arena_t *arena, ms_slab_t *slab) {
+    slab->listed = false;
+    if (slab->next) slab->next->previous = slab->previous;
+    *(slab->previous ? &slab->previous->next : &arena->slabs[slab->class]) = slab->next;
+}
+
+static bool slab_is_empty(const ms_slab_t *slab) { return slab->free_blocks == slab->carved; }
+
+static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
+    slab_unlist(arena, slab);
+    arena->slab_count--;
+    ms_slab_release(slab);
+}
+
+static void slab_push(ms_arena_t *arena, ms_slab_t *slab, void *payload) {
+    ms_header_t *header = ms_header_of(payload);
+    header->word0 = (uintptr_t)slab->free;
+    header->word1 = header->word0 ^ ms_secret.free_key;
+    slab->free = payload;
+    slab->free_blocks++;
+    if (!slab->listed) slab_list(arena, slab);
+}
+
+/* The first block of the list, which is not empty. */
+static void *list_pop(ms_arena_t *arena, uint32_t class) {
+    void *payload = arena->free[class];
+    const ms_header_t *header = ms_header_of(payload);
+    if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
+    arena->free[class] = (void *)header->word0;
+    return payload;
+}
+
+/* All of the list but its first `keep` blocks, the warm ones, goes back to the slabs. An empty slab goes back to the
+ * pool unless it is the class's last with room. */
+static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
+    void *kept = ms_list_end;
+    void **tail = &arena->free[class];
+    for (int64_t i = 0; i < keep && *tail != ms_list_end; i++) {
+        kept = *tail;
+        if (ms_unlikely(!ms_header_is_free(ms_header_of(kept)))) ms_fault_free_list(kept, class);
+        tail = (void **)&ms_header_of(kept)->word0;
+    }
+    void *payload = *tail;
+    *tail = ms_list_end;
+    if (kept != ms_list_end) ms_header_of(kept)->word1 = (uintptr_t)ms_list_end ^ ms_secret.free_key;
+    while (payload != ms_list_end) {
+        const ms_header_t *header = ms_header_of(payload);
+        if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
+        void *next = (void *)header->word0;
+        __builtin_prefetch(next);
+        ms_slab_t *slab = ms_slab_of(payload);
+        slab_push(arena, slab, payload);
+        arena->listed[class]--;
+        if (slab_is_empty(slab) && (slab->next || slab->previous)) slab_give_up(arena, slab);
+        payload = next;
+    }
+}
+
+/* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. */
+static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
+    uint32_t class = slab->class;
+    size_t stride = ms_class_stride(class);
+    char *first = slab->start + slab->carved * stride, *at = first;
+    uintptr_t page_end = ((uintptr_t)first | (MS_PAGE - 1)) + 1;
+    uint32_t count = 0;
+    do {
+        ms_header_t *header = (ms_header_t *)at;
+        bool last = ++count == slab->capacity - slab->carved || (uintptr_t)at + 2 * stride > page_end;
+        header->word0 = (uintptr_t)(last ? ms_list_end : at + stride + sizeof(ms_header_t));
+        header->word1 = header->word0 ^ ms_secret.free_key;
+        if (ms_unlikely(ms_process.paranoid)) ms_paranoia_cut(header + 1, stride - sizeof *header);
+        at += stride;
+        if (last) break;
+    } while (true);
+    slab->carved += count;
+    arena->listed[class] += count;
+    arena->free[class] = first + sizeof(ms_header_t);
+}
+
+/* The backing named by the configuration is made ready when it is first needed beyond the first group, which every
+ * process takes from the system: small programs never start it, and what it allocates while starting has a heap. */
+static void backend_ensure(void) {
+    static _Atomic(int) started;
+    int none = 0;
+    if (ms_likely(atomic_load_explicit(&started, memory_order_relaxed))) return;
+    if (!atomic_compare_exchange_strong(&started, &none, 1)) return;
+    ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
+    if (id == MS_BACKEND_MIMALLOC) return; /* from the constructor */
+    const ms_backend_t *backend = ms_backend_get(id);
+    if (backend && (!backend->prepare || backend->prepare())) ms_backend_select(backend);
+}
+
+/* Fills the empty list of a class; false with errno ENOMEM. */
+static bool refill(ms_arena_t *arena, uint32_t class) {
+    if (atomic_load_explicit(&arena->inbox, memory_order_relaxed)) {
+        ms_arena_drain(arena);
+        if (arena->free[class] != ms_list_end) return true;
+    }
+    ms_slab_t *slab = arena->slabs[class];
+    if (!slab) {
+        if (ms_slab_mapped_bytes()) backend_ensure();
+        slab = ms_slab_acquire(arena, class);
+        if (!slab) return false;
+        arena->slab_count++;
+        slab_list(arena, slab);
+    }
+    if (slab->free_blocks) {
+        arena->free[class] = slab->free;
+        arena->listed[class] += slab->free_blocks;
+        slab->free = ms_list_end;
+        slab->free_blocks = 0;
+    } else {
+        slab_carve(arena, slab);
+    }
+    if (slab->carved == slab->capacity) slab_unlist(arena, slab);
+    room_reset(arena, class);
+    return true;
+}
+
+/* A block off the list, counted as allocated by class; NULL with errno ENOMEM. */
+static void *take_block(ms_arena_t *arena, uint32_t class) {
+    if (arena->free[class] == ms_list_end && !refill(arena, class)) return NULL;
+    arena->allocated[class]++;
+    void *payload = list_pop(arena, class);
+    if (ms_unlikely(ms_process.paranoid)) ms_paranoia_taken(payload, ms_class_payload(class));
+    return payload;
+}
+
+void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class) {
+    int saved = errno;
+    ms_list_push(arena, payload, class);
+    if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_limit(class) / 2);
+    room_reset(arena, class);
+    ms_arena_settle(arena);
+    errno = saved;
+}
+
+/* A block of this arena comes back by another way than the short one. */
+static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
+    if (--arena->room[class] < 0)
+        ms_release_full(arena, payload, class);
+    else
+        ms_list_push(arena, payload, class);
+}
+
+size_t ms_arena_drain(ms_arena_t *arena) {
+    /* acquire: pairs with the release in send_home(), headers are complete */
+    void *payload = atomic_exchange_explicit(&arena->inbox, NULL, memory_order_acquire);
+    size_t count = 0;
+    uint64_t touched[2] = {0};
+    while (payload) {
+        const ms_header_t *header = ms_header_of(payload);
+        uint64_t facts = ms_open(header);
+        void *next = (void *)header->word0;
+        if (next) __builtin_prefetch(ms_header_of(next));
+        uint32_t class = ms_class_of(ms_facts_size(facts));
+        if (ms_unlikely(!(ms_facts_flags(facts) & MS_FLAG_REMOTE) || class >= MS_SMALL_CLASSES))
+            ms_fault_free_list(payload, ms_slab_of(payload)->class);
+        arena->drained_bytes += ms_facts_size(facts);
+        arena->drained_blocks++;
+        arena->listed[class]++;
+        ms_list_push(arena, payload, class);
+        touched[class / 64] |= (uint64_t)1 << class % 64;
+        payload = next;
+        count++;
+    }
+    for (uint32_t half = 0; half < 2; half++)
+        for (; touched[half]; touched[half] &= touched[half] - 1) {
+            uint32_t class = half * 64 + (uint32_t)__builtin_ctzll(touched[half]);
+            if (list_length(arena, class) <= 2 * list_limit(class)) continue;
+            list_flush(arena, class, list_limit(class) / 2);
+            room_reset(arena, class);
+        }
+    return count;
+}
+
+void ms_arena_flush_all(ms_arena_t *arena) {
+    for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
+        if (arena->free[class] != ms_list_end) list_flush(arena, class, 0);
+        room_reset(arena, class);
+        for (ms_slab_t *slab = arena->slabs[class], *next; slab; slab = next) {
+            next = slab->next;
+            if (slab_is_empty(slab)) slab_give_up(arena, slab);
+        }
+    }
+}
+
+static void send_home(ms_arena_t *freer, ms_arena_t *owner, void *payload, uint64_t facts) {
+    uint32_t class = ms_class_of(ms_facts_size(facts));
+    ms_count(&freer->remote_freed[class], 1);
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t marked = facts ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
+    void *first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
+    do {
+        header->word0 = (uintptr_t)first;
+        header->word1 = ms_seal(marked, header->word0, payload);
+        /* release: pairs with the acquire in ms_arena_drain() */
+    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, payload, memory_order_release,
+                                                    memory_order_relaxed));
+    if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN) &&
+        freer->remote_freed[class] % 128 == 0)
+        ms_thread_visit_orphan(owner);
+}
+
+/* ---- counting */
+
+/* Bytes until the next look at peaks: 1/64 of the live heap between 16 and 128 KiB, which bounds the error of the peak.
+ * Below 0: every call is looked at. */
+static int64_t quantum(const ms_arena_t *arena) {
+    if (arena->always_slow) return -1;
+    if (ms_word0_task(arena->word0) != MS_TASK_NONE) return ms_task_quantum(arena);
+    int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
+    return part < 16384 ? 16384 : part > 131072 ? 131072 : part;
+}
+
+/* What the countdown counted goes where it belongs. */
+static void countdown_take(ms_arena_t *arena) {
+    int64_t used = arena->countdown_set - arena->countdown;
+    arena->allocated_bytes += (uint64_t)used;
+    arena->sample_left -= used;
+    arena->countdown_set = arena->countdown;
+}
+
+static void countdown_set(ms_arena_t *arena) {
+    int64_t next = quantum(arena);
+    if (arena->sample_left < next) next = arena->sample_left;
+    arena->countdown_set = arena->countdown = next;
+}
+
+void ms_arena_rearm(ms_arena_t *arena) {
+    countdown_take(arena);
+    countdown_set(arena);
+}
+
+static void raise_peak(int64_t live) {
+    int64_t seen = atomic_load_explicit(&ms_process.peak_bytes, memory_order_relaxed);
+    while (live > seen && !atomic_compare_exchange_weak_explicit(&ms_process.peak_bytes, &seen, live,
+                                                                 memory_order_relaxed, memory_order_relaxed)) continue;
+}
+
+static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
+    uint64_t freed = flow->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
+    uint64_t gained = flow->allocated_bytes - arena->settled.allocated_bytes, lost = freed - arena->settled.freed_bytes;
+    arena->settled.allocated_bytes = flow->allocated_bytes;
+    arena->settled.freed_bytes = freed;
+    uint64_t most = gained > lost ? gained : lost;
+    if (most > arena->unsettled_max) arena->unsettled_max = most;
+    int64_t delta = (int64_t)(gained - lost);
+    int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
+    if (delta > 0) raise_peak(live);
+}
+
+void ms_arena_settle(ms_arena_t *arena) {
+    ms_flow_t flow = ms_arena_flow(arena);
+    settle_process(arena, &flow);
+    ms_task_settle(arena);
+    uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes;
+    if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+    if (!arena->always_slow || ++arena->settles % 64 == 0) ms_arena_dress(arena);
+}
+
+/* The countdown has run out with the block now asked for. True: it is sampled. */
+static bool due(ms_arena_t *arena) {
+    ms_arena_settle(arena);
+    countdown_take(arena);
+    bool hit = ms_sampling_hit(arena);
+    countdown_set(arena);
+    return hit;
+}
+
+/* ---- allocating */
+
+typedef struct request {
+    size_t size, alignment; /* alignment 16: none asked for */
+    ms_origin_t origin;
+    void *caller;
+    bool sampled;
+} request_t;
+
+static uint32_t every_site(ms_arena_t *arena, const request_t *request) {
+    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller) : 0;
+}
+
+static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = arena->birth[origin] | (uint64_t)flags << MS_FACTS_FLAGS_SHIFT | size;
+    header->word0 = arena->word0 | site;
+    header->word1 = ms_seal(facts, header->word0, payload);
+}
+
+static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double weight) {
+    uint32_t site = ms_site_capture(arena, request->caller);
+    arena->sampled_blocks++;
+    ms_site_count_sample(arena, site, request->size, weight);
+    return site;
+}
+
+static void *allocate_large(ms_arena_t *arena, const request_t *request) {
+    backend_ensure();
+    ms_large_t *block = ms_large_allocate(request->size, request->alignment);
+    if (!block) return NULL;
+    uint32_t site = every_site(arena, request);
+    if (request->sampled) {
+        block->sample_weight = ms_sampling_weight(request->size);
+        block->sample_site = sample_site(arena, request, block->sample_weight);
+    }
+    arena->allocated[MS_CLASS_LARGE]++;
+    write_header(arena, block->payload, 0, MS_FLAG_LARGE, site, request->origin);
+    if (site) ms_site_count_alloc(arena, site, request->size);
+    return block->payload;
+}
+
+/* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
+static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
+    size_t whole = request->size + INNER_OVERHEAD + (request->alignment - 16);
+    if (whole > MS_SMALL_MAX) return allocate_large(arena, request);
+    uint32_t class = ms_class_of(whole);
+    char *base = take_block(arena, class);
+    if (!base) return NULL;
+    char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + request->alignment - 1) & ~(request->alignment - 1));
+    ms_extension_t *extension = (ms_extension_t *)base;
+    *extension = (ms_extension_t){.inner = (uint32_t)(inner - base), .size = (uint32_t)request->size};
+    if (request->sampled) {
+        extension->sample_weight = (float)ms_sampling_weight(request->size);
+        extension->sample_site = sample_site(arena, request, extension->sample_weight);
+    }
+    uint32_t site = every_site(arena, request);
+    uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
+    write_header(arena, base, whole, MS_FLAG_EXTENDED | medium, site, request->origin);
+    ms_header_t *header = ms_header_of(inner);
+    header->word0 = extension->inner;
+    header->word1 = ms_seal(ms_facts(arena->code, MS_FLAG_INNER | MS_FLAG_LIVE, 0, 0), header->word0, inner);
+    if (site) ms_site_count_alloc(arena, site, request->size);
+    return inner;
+}
+
+static void *allocate_plain(ms_arena_t *arena, const request_t *request) {
+    uint32_t class = ms_class_of(request->size);
+    void *payload = take_block(arena, class);
+    if (!payload) return NULL;
+    uint32_t site = every_site(arena, request);
+    uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
+    write_header(arena, payload, request->size, medium, site, request->origin);
+    if (site) ms_site_count_alloc(arena, site, request->size);
+    return payload;
+}
+
+static void *allocate_any(ms_arena_t *arena, const request_t *request) {
+    if (request->size > MS_SMALL_MAX || request->alignment > MS_PAGE) return allocate_large(arena, request);
+    if (request->sampled || request->alignment > 16) return allocate_extended(arena, request);
+    return allocate_plain(arena, request);
+}
+
+/* The request's bytes are already off the countdown. */
+static void *allocate_counted(ms_arena_t *arena, request_t *request) {
+    request->sampled = arena->countdown < 0 && due(arena);
+    void *payload = allocate_any(arena, request);
+    if (ms_unlikely(!payload)) {
+        arena->countdown += (int64_t)request->size;
+        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
+        errno = ENOMEM;
+        return NULL;
+    }
+    arena->allocated_blocks++;
+    if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
+    return payload;
+}
+
+static void *allocate(request_t *request) {
+    if (request->size > PTRDIFF_MAX) {
+        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
+        errno = ENOMEM;
+        return NULL;
+    }
+    ms_arena_t *arena = ms_arena_enter();
+    arena->countdown -= (int64_t)request->size;
+    void *payload = allocate_counted(arena, request);
+    ms_arena_leave(arena);
+    return payload;
+}
+
+MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+    return allocate(&request);
+}
+
+MS_COLD void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+    return allocate_counted(ms_arena_current, &request);
+}
+
+void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller) {
+    if (alignment <= 16) return ms_allocate(size, origin, caller);
+    request_t request = {.size = size, .alignment = alignment, .origin = origin, .caller = caller};
+    return allocate(&request);
+}
+
+/* ---- finding */
+
+static bool find_in_slab(const void *payload, ms_slab_t *slab, ms_block_facts_t *found) {
+    if (!atomic_load_explicit(&slab->arena, memory_order_relaxed)) return false;
+    if ((uintptr_t)payload & 15) return false;
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = ms_open(header);
+    char *base = (char *)(uintptr_t)payload;
+    if (ms_facts_flags(facts) & MS_FLAG_INNER) {
+        if (header->word0 > (uintptr_t)(base - slab->start)) return false;
+        base -= header->word0;
+        header = ms_header_of(base);
+        facts = ms_open(header);
+        if (!(ms_facts_flags(facts) & MS_FLAG_EXTENDED)) return false;
+    } else if (ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
+        return false; /* the outer payload of an extended block was never given out */
+    }
+    uint32_t flags = ms_facts_flags(facts);
+    size_t size = ms_facts_size(facts);
+    if ((flags & (MS_FLAG_LIVE | MS_FLAG_REMOTE | MS_FLAG_LARGE)) != MS_FLAG_LIVE || size > MS_SMALL_MAX ||
+        ms_class_of(size) != slab->class || ms_facts_code(facts) >= ms_thread_code_count() ||
+        (flags & MS_FLAG_ORIGIN) >= MS_ORIGIN_COUNT)
+        return false;
+    if (flags & MS_FLAG_EXTENDED) size = ((const ms_extension_t *)base)->size;
+    *found = (ms_block_facts_t){.base = base, .header = header, .facts = facts, .size = size, .slab = slab};
+    return true;
+}
+
+static bool find_large(const void *payload, ms_block_facts_t *found) {
+    ms_large_t *block = ms_large_find(payload);
+    if (!block) return false;
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = ms_open(header);
+    uint32_t flags = ms_facts_flags(facts);
+    if ((flags & (MS_FLAG_LIVE | MS_FLAG_LARGE)) != (MS_FLAG_LIVE | MS_FLAG_LARGE) || ms_facts_size(facts) ||
+        ms_facts_code(facts) >= ms_thread_code_count() || (flags & MS_FLAG_ORIGIN) >= MS_ORIGIN_COUNT)
+        return false;
+    *found = (ms_block_facts_t){
+        .base = block->payload, .header = header, .facts = facts, .size = block->size, .large = block};
+    return true;
+}
+
+bool ms_block_find(const void *payload, ms_block_facts_t *found) {
+    ms_slab_t *slab = ms_slab_of(payload);
+    return slab ? find_in_slab(payload, slab, found) : find_large(payload, found);
+}
+
+size_t ms_block_size(const void *payload) {
+    ms_block_facts_t block;
+    if (!ms_block_find(payload, &block)) ms_fault_pointer("malloc_usable_size", payload);
+    return block.size;
+}
+
+/* ---- freeing */
+
+static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
+    uint32_t task = ms_word0_task(block->header->word0), site = ms_word0_site(block->header->word0);
+    bool own = ms_facts_code(block->facts) == arena->code;
+    bool current = task == ms_word0_task(arena->word0);
+    if (own && current) {
+        arena->freed_bytes += block->size;
+        arena->freed_blocks++;
+    } else {
+        if (own) {
+            ms_count(&arena->other_freed_bytes, block->size);
+            ms_count(&arena->other_freed_blocks, 1);
+        } else {
+            ms_thread_count_foreign_free(arena, ms_facts_code(block->facts), block->size);
+        }
+        ms_task_count_foreign_free(arena, task, block->size);
+    }
+    if (site) ms_site_count_free(arena, site, block->size);
+    if (block->large && block->large->sample_site)
+        ms_site_count_sample_free(arena, block->large->sample_site, block->size, block->large->sample_weight);
+    if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) {
+        const ms_extension_t *extension = block->base;
+        if (extension->sample_site)
+            ms_site_count_sample_free(arena, extension->sample_site, block->size, extension->sample_weight);
+    }
+}
+
+void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
+    if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dead(block);
+    ms_arena_t *owner = atomic_load_explicit(&block->slab->arena, memory_order_relaxed);
+    if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) { /* the inner header must not outlive the block */
+        const ms_extension_t *extension = block->base;
+        ms_header_t *inner = ms_header_of((char *)block->base + extension->inner);
+        inner->word0 = 0;
+        inner->word1 = ms_secret.free_key;
+    }
+    if (owner == arena)
+        give_block(arena, block->base, block->slab->class);
+    else
+        send_home(arena, owner, block->base, block->facts);
+}
+
+static void release_large(ms_arena_t *arena, ms_block_facts_t *block, const void *payload) {
+    ms_large_t *large = ms_large_remove(payload);
+    if (!large) ms_fault_pointer("free", payload); /* another thread was faster */
+    count_free(arena, block);
+    ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
+    block->header->word1 = block->header->word0 ^ ms_secret.free_key;
+    ms_large_release(large);
+}
+
+static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
+    if (block->large) {
+        release_large(arena, block, payload);
+        return;
+    }
+    count_free(arena, block);
+    if (ms_unlikely(ms_process.paranoid) && ms_paranoia_keep(arena, block)) return;
+    ms_release_memory(arena, block);
+}
+
+static void release_checked(void *payload, ms_origin_t origin, size_t size) {
+    if (!payload) return;
+    int saved = errno;
+    ms_block_facts_t block;
+    if (ms_unlikely(!ms_block_find(payload, &block))) ms_fault_pointer(origin == MS_ORIGIN_C ? "free" : "delete", payload);
+    if (ms_unlikely((ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &block, origin);
+    if (ms_unlikely(size != MS_SIZE_UNSAID && size != block.size)) ms_fault_size_mismatch(payload, &block, size);
+    if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dies(payload, &block);
+    ms_arena_t *arena = ms_arena_enter();
+    release(arena, &block, payload);
+    ms_arena_leave(arena);
+    errno = saved;
+}
+
+MS_COLD void ms_release_slow(void *payload, ms_origin_t origin) { release_checked(payload, origin, MS_SIZE_UNSAID); }
+
+MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
+    release_checked(payload, origin, size);
+}
+
+/* ---- resizing */
+
+/* A variable's name follows its block; otherwise the site is that of the resize. */
+static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void *caller) {
+    uint32_t site = ms_word0_site(old->header->word0);
+    if (site >= MS_SITE_VARIABLES) return site;
+    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller) : 0;
+}
+
+/* The block stays and is `size` bytes from now on: counted as freed and allocated again. */
+static void resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size, void *caller) {
+    uint32_t class = old->large ? MS_CLASS_LARGE : old->slab->class;
+    uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
+    count_free(arena, old);
+    ms_count(&arena->freed_before[class], 1);
+    arena->allocated[class]++;
+    arena->allocated_blocks++;
+    write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
+                 (ms_origin_t)(flags & MS_FLAG_ORIGIN));
+    if (site) ms_site_count_alloc(arena, site, size);
+}
+
+static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
+    ms_large_t *large = old->large, before = *large;
+    ms_header_t header = *old->header;
+    if (size <= MS_SMALL_MAX || !ms_large_resize(large, size)) return NULL;
+    arena->countdown -= (int64_t)size;
+    bool sampled = arena->countdown < 0 && due(arena);
+    ms_block_facts_t moved = *old;
+    moved.header = &header;
+    moved.large = &before;
+    resize_counted(arena, &moved, large->payload, size, caller);
+    large->sample_site = 0;
+    if (sampled) {
+        request_t request = {.size = size, .caller = caller};
+        large->sample_weight = ms_sampling_weight(size);
+        large->sample_site = sample_site(arena, &request, large->sample_weight);
+    }
+    return large->payload;
+}
+
+/* Only the thread that owns the slab may leave the block where it is: a block with its code lies in its slabs. Blocks
+ * about to be sampled move, their weight needs room. */
+static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
+    if (size > MS_SMALL_MAX || ms_facts_flags(old->facts) & MS_FLAG_EXTENDED || ms_class_of(size) != old->slab->class ||
+        atomic_load_explicit(&old->slab->arena, memory_order_relaxed) != arena)
+        return NULL;
+    if (arena->countdown < (int64_t)size && ms_process.sites == MS_SITES_SAMPLED) return NULL;
+    arena->countdown -= (int64_t)size;
+    if (arena->countdown < 0) due(arena);
+    resize_counted(arena, old, old->base, size, caller);
+    return old->base;
+}
+
+static void *resize_in_place(ms_block_facts_t *old, size_t size, void *caller) {
+    ms_arena_t *arena = ms_arena_enter();
+    void *payload = old->large ? resize_large(arena, old, size, caller) : resize_small(arena, old, size, caller);
+    ms_arena_leave(arena);
+    return payload;
+}
+
+static void retag(void *payload, uint32_t site) {
+    ms_block_facts_t block;
+    if (!ms_block_find(payload, &block)) return;
+    ms_site_retag(&block, site);
+}
+
+void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
+    ms_block_facts_t old;
+    if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
+    if (ms_unlikely(size > PTRDIFF_MAX)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *stays = ms_process.paranoid ? NULL : resize_in_place(&old, size, caller);
+    if (stays) return stays;
+    void *fresh = ms_allocate(size, origin, caller);
+    if (!fresh) return NULL;
+    uint32_t site = ms_word0_site(old.header->word0);
+    memcpy(fresh, payload, size < old.size ? size : old.size);
+    ms_release(payload, (ms_origin_t)(ms_facts_flags(old.facts) & MS_FLAG_ORIGIN));
+    if (ms_unlikely(site >= MS_SITE_VARIABLES)) retag(fresh, site);
+    return fresh;
+}
+
+void *ms_callocate(size_t size, ms_origin_t origin, void *caller) {
+    void *payload = ms_allocate(size, origin, caller);
+    if (!payload) return NULL;
+    ms_block_facts_t block;
+    bool fresh = size >= MS_DIRECT_MIN && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&
+                 block.large->zeroed;
+    if (!fresh) memset(payload, 0, size);
+    return payload;
+}

@@ -1,0 +1,134 @@
+#include "alloc/fault.h"
+#include "alloc/large.h"
+#include "alloc/os.h"
+#include "alloc/thread.h"
+#include "tracking/process.h"
+#include "tracking/tasks.h"
+
+#include <stdlib.h>
+
+enum { ON_MISMATCH_COUNT, ON_MISMATCH_WARN, ON_MISMATCH_ABORT };
+
+static const char *const families[MS_ORIGIN_COUNT] = {"malloc", "new", "new[]"};
+static const char *const liberators[MS_ORIGIN_COUNT] = {"free", "delete", "delete[]"};
+
+/* ", allocated in task NAME", or nothing to say. */
+static const char *task_name(uint32_t index) {
+    const ms_task_t *task = index ? ms_task_of_index(index) : NULL;
+    return task ? task->name : NULL;
+}
+
+static _Noreturn void die(const char *crime, const void *payload, const char *why) {
+    char hex[24];
+    ms_os_say(crime, ms_os_hex(hex, (uintptr_t)payload), why, NULL);
+    abort();
+}
+
+/* The slab's block whose memory holds `address`: its payload. */
+static char *block_around(const ms_slab_t *slab, const void *address) {
+    size_t stride = ms_class_stride(slab->class);
+    size_t offset = (size_t)((const char *)address - sizeof(ms_header_t) - slab->start);
+    return slab->start + offset / stride * stride + sizeof(ms_header_t);
+}
+
+static _Noreturn void fault_interior(const char *call, const void *payload, const char *block) {
+    char hex[24], inside[24], offset[24];
+    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, ": it points ",
+              ms_os_decimal(offset, (uint64_t)((const char *)payload - block)), " bytes into the block at ",
+              ms_os_hex(inside, (uintptr_t)block), NULL);
+    abort();
+}
+
+/* Something wrote over the 16 bytes in front of the block: most often an overflow of the block before it. */
+static _Noreturn void fault_header(const char *call, const void *payload, const ms_slab_t *slab, size_t index) {
+    char hex[24], before[24], size[24];
+    const char *previous = (const char *)payload - ms_class_stride(slab->class);
+    ms_block_facts_t neighbour;
+    if (index == 0 || !ms_block_find(previous, &neighbour)) {
+        ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
+        abort();
+    }
+    const char *task = task_name(ms_word0_task(neighbour.header->word0));
+    ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
+              "; the block before it is ", ms_os_decimal(size, neighbour.size), " bytes at ",
+              ms_os_hex(before, (uintptr_t)previous), task ? " of task " : NULL, task, NULL);
+    abort();
+}
+
+static _Noreturn void fault_in_slab(const char *call, const void *payload, const ms_slab_t *slab) {
+    if (!slab->arena) die("double free of ", payload, ": its memory was given back");
+    const char *block = block_around(slab, payload);
+    if (block != payload) fault_interior(call, payload, block);
+    const ms_header_t *header = ms_header_of(payload);
+    size_t index = (size_t)(block - slab->start) / ms_class_stride(slab->class);
+    if (index >= slab->carved) die("invalid pointer ", payload, ": no block was ever allocated there");
+    bool on_its_way = (ms_facts_flags(ms_open(header)) & (MS_FLAG_LIVE | MS_FLAG_REMOTE)) == MS_FLAG_REMOTE;
+    if (ms_header_is_free(header) || on_its_way) {
+        if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
+        die("invalid pointer ", payload, ": the block is already free");
+    }
+    fault_header(call, payload, slab, index);
+}
+
+_Noreturn void ms_fault_pointer(const char *call, const void *payload) {
+    const ms_slab_t *slab = ms_slab_of(payload);
+    if (slab) fault_in_slab(call, payload, slab);
+    if (ms_large_find(payload)) {
+        char hex[24];
+        ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
+        abort();
+    }
+    if (ms_large_recently_freed(payload)) {
+        if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
+        die("invalid pointer ", payload, ": the block is already free");
+    }
+    char hex[24];
+    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
+              ": not allocated by this malloc (a stack or global variable, a library loaded with RTLD_DEEPBIND, or a stray "
+              "value)", NULL);
+    abort();
+}
+
+_Noreturn void ms_fault_free_list(const void *payload, uint32_t class) {
+    char hex[24], size[24];
+    ms_os_say("corrupted free list: the free block at ", ms_os_hex(hex, (uintptr_t)payload), " (up to ",
+              ms_os_decimal(size, ms_class_payload(class)), " bytes) was written to, or the block before it overflowed", NULL);
+    abort();
+}
+
+_Noreturn void ms_fault_write_after_free(const void *payload, size_t size, size_t offset) {
+    char hex[24], bytes[24], at[24];
+    ms_os_say("write after free: byte ", ms_os_decimal(at, offset), " of the freed block of up to ",
+              ms_os_decimal(bytes, size), " bytes at ", ms_os_hex(hex, (uintptr_t)payload), " was changed", NULL);
+    abort();
+}
+
+_Noreturn void ms_fault_overflow(const void *payload, const ms_block_facts_t *block, size_t offset) {
+    char hex[24], bytes[24], at[24];
+    ms_os_say("overflow past the end: byte ", ms_os_decimal(at, offset), " behind the ", ms_os_decimal(bytes, block->size),
+              " bytes at ", ms_os_hex(hex, (uintptr_t)payload), " was written", NULL);
+    abort();
+}
+
+static bool mismatch_is_fatal(void) {
+    atomic_fetch_add_explicit(&ms_process.origin_mismatches, 1, memory_order_relaxed);
+    return ms_process.knobs.on_mismatch == ON_MISMATCH_ABORT;
+}
+
+void ms_fault_mismatch(const void *payload, const ms_block_facts_t *block, ms_origin_t origin) {
+    bool fatal = mismatch_is_fatal();
+    if (ms_process.knobs.on_mismatch == ON_MISMATCH_COUNT) return;
+    char hex[24];
+    ms_os_say("block at ", ms_os_hex(hex, (uintptr_t)payload), " allocated by ",
+              families[ms_facts_flags(block->facts) & MS_FLAG_ORIGIN], " freed by ", liberators[origin], NULL);
+    if (fatal) abort();
+}
+
+void ms_fault_size_mismatch(const void *payload, const ms_block_facts_t *block, size_t size) {
+    bool fatal = mismatch_is_fatal();
+    if (ms_process.knobs.on_mismatch == ON_MISMATCH_COUNT) return;
+    char hex[24], has[24], said[24];
+    ms_os_say("block at ", ms_os_hex(hex, (uintptr_t)payload), " of ", ms_os_decimal(has, block->size),
+              " bytes freed by a call that says ", ms_os_decimal(said, size), " bytes", NULL);
+    if (fatal) abort();
+}

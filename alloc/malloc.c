@@ -1,0 +1,293 @@
+/* The entry points: every symbol of symbols.def. They check their arguments and call the arena. */
+#include "alloc/arena.h"
+#include "alloc/backend.h"
+#include "alloc/fault.h"
+#include "alloc/large.h"
+#include "alloc/thread.h"
+#include "config.h"
+#include "tracking/process.h"
+#include "tracking/report.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define CALLER __builtin_return_address(0)
+
+/* Every entry point is declared here once; prototypes of the ones no header declares. */
+#define MS_SYMBOL(name, origin) EXPORT __typeof__(name) name;
+void free_sized(void *payload, size_t size);
+void free_aligned_sized(void *payload, size_t alignment, size_t size);
+void cfree(void *payload);
+void *__libc_malloc(size_t size);
+void __libc_free(void *payload);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *payload, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+void *__libc_valloc(size_t size);
+void *__libc_pvalloc(size_t size);
+void *__libc_reallocarray(void *payload, size_t count, size_t size);
+struct mallinfo __libc_mallinfo(void);
+int __libc_mallopt(int parameter, int value);
+void __libc_cfree(void *payload);
+int __posix_memalign(void **result, size_t alignment, size_t size);
+void *_Znwm(size_t size);
+void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag);
+void *_ZnwmSt11align_val_t(size_t size, size_t alignment);
+void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag);
+void *_Znam(size_t size);
+void *_ZnamRKSt9nothrow_t(size_t size, const void *tag);
+void *_ZnamSt11align_val_t(size_t size, size_t alignment);
+void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag);
+void _ZdlPv(void *payload);
+void _ZdlPvm(void *payload, size_t size);
+void _ZdlPvRKSt9nothrow_t(void *payload, const void *tag);
+void _ZdlPvSt11align_val_t(void *payload, size_t alignment);
+void _ZdlPvmSt11align_val_t(void *payload, size_t size, size_t alignment);
+void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const void *tag);
+void _ZdaPv(void *payload);
+void _ZdaPvm(void *payload, size_t size);
+void _ZdaPvRKSt9nothrow_t(void *payload, const void *tag);
+void _ZdaPvSt11align_val_t(void *payload, size_t alignment);
+void _ZdaPvmSt11align_val_t(void *payload, size_t size, size_t alignment);
+void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const void *tag);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+#include "alloc/symbols.def"
+#undef MS_SYMBOL
+
+/* ---- C */
+
+void *malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, CALLER); }
+void free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
+void cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
+void free_sized(void *payload, size_t size) { ms_release_sized(payload, MS_ORIGIN_C, size); }
+
+void free_aligned_sized(void *payload, size_t alignment, size_t size) {
+    (void)alignment;
+    ms_release_sized(payload, MS_ORIGIN_C, size);
+}
+
+static void *no_memory(void) {
+    atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
+    errno = ENOMEM;
+    return NULL;
+}
+
+void *calloc(size_t count, size_t size) {
+    size_t bytes;
+    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
+    return ms_callocate(bytes, MS_ORIGIN_C, CALLER);
+}
+
+/* As glibc: a null pointer allocates, size 0 frees. */
+static inline __attribute__((always_inline)) void *resize(void *payload, size_t size, void *caller) {
+    if (!payload) return ms_allocate(size, MS_ORIGIN_C, caller);
+    if (ms_unlikely(size == 0)) {
+        ms_release(payload, MS_ORIGIN_C);
+        return NULL;
+    }
+    return ms_reallocate(payload, size, MS_ORIGIN_C, caller);
+}
+
+void *realloc(void *payload, size_t size) { return resize(payload, size, CALLER); }
+
+void *reallocarray(void *payload, size_t count, size_t size) {
+    size_t bytes;
+    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
+    return resize(payload, bytes, CALLER);
+}
+
+static bool is_power_of_two(size_t value) { return value != 0 && (value & (value - 1)) == 0; }
+
+/* As glibc: memalign rounds an alignment that is no power of two up to one. */
+static void *aligned(size_t alignment, size_t size, void *caller) {
+    if (alignment > (size_t)1 << 62) {
+        errno = EINVAL;
+        return NULL;
+    }
+    size_t power = 16;
+    while (power < alignment) power <<= 1;
+    return ms_allocate_aligned(size, power, MS_ORIGIN_C, caller);
+}
+
+void *memalign(size_t alignment, size_t size) { return aligned(alignment, size, CALLER); }
+
+void *aligned_alloc(size_t alignment, size_t size) {
+    if (!is_power_of_two(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return aligned(alignment, size, CALLER);
+}
+
+int posix_memalign(void **result, size_t alignment, size_t size) {
+    if (!is_power_of_two(alignment) || alignment % sizeof(void *)) return EINVAL;
+    int saved = errno;
+    void *payload = aligned(alignment, size, CALLER);
+    errno = saved;
+    if (!payload) return ENOMEM;
+    *result = payload;
+    return 0;
+}
+
+void *valloc(size_t size) { return ms_allocate_aligned(size, MS_PAGE, MS_ORIGIN_C, CALLER); }
+
+void *pvalloc(size_t size) {
+    if (size > PTRDIFF_MAX - MS_PAGE) return no_memory();
+    return ms_allocate_aligned((size + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MS_ORIGIN_C, CALLER);
+}
+
+size_t malloc_usable_size(void *payload) { return payload ? ms_block_size(payload) : 0; }
+
+/* ---- statistics in glibc's words: arena and hblkhd are what was obtained from the system for slabs and large blocks,
+ * uordblks what is in use, fordblks what is free */
+
+struct mallinfo2 mallinfo2(void) {
+    ms_summary_t summary = ms_summary();
+    return (struct mallinfo2){
+        .arena = summary.slab_bytes,
+        .hblks = summary.large_blocks,
+        .hblkhd = summary.large_bytes,
+        .uordblks = summary.live_bytes,
+        .fordblks = summary.slab_bytes + summary.large_bytes > summary.live_bytes
+                        ? summary.slab_bytes + summary.large_bytes - summary.live_bytes
+                        : 0,
+    };
+}
+
+static int clamped(size_t value) { return value > 0x7fffffff ? 0x7fffffff : (int)value; }
+
+struct mallinfo mallinfo(void) {
+    struct mallinfo2 wide = mallinfo2();
+    return (struct mallinfo){
+        .arena = clamped(wide.arena),
+        .hblks = clamped(wide.hblks),
+        .hblkhd = clamped(wide.hblkhd),
+        .uordblks = clamped(wide.uordblks),
+        .fordblks = clamped(wide.fordblks),
+    };
+}
+
+/* Parameters of glibc's malloc mean nothing here; accepting them is what callers expect. */
+int mallopt(int parameter, int value) {
+    (void)parameter, (void)value;
+    return 1;
+}
+
+int malloc_trim(size_t pad) {
+    (void)pad;
+    return ms_trim();
+}
+
+void malloc_stats(void) {
+    ms_summary_t summary = ms_summary();
+    char numbers[4][24];
+    ms_os_say("live ", ms_os_decimal(numbers[0], summary.live_bytes), " bytes in ",
+              ms_os_decimal(numbers[1], summary.live_blocks), " blocks; from the system: ",
+              ms_os_decimal(numbers[2], summary.slab_bytes), " bytes for slabs, ",
+              ms_os_decimal(numbers[3], summary.large_bytes), " for large blocks", NULL);
+}
+
+int malloc_info(int options, FILE *stream) {
+    if (options != 0) return EINVAL;
+    ms_summary_t summary = ms_summary();
+    fprintf(stream,
+            "<malloc version=\"memscope-%s\">\n<total type=\"live\" count=\"%zu\" size=\"%zu\"/>\n"
+            "<system type=\"current\" size=\"%zu\"/>\n</malloc>\n",
+            VERSION, (size_t)summary.live_blocks, (size_t)summary.live_bytes,
+            (size_t)(summary.slab_bytes + summary.large_bytes));
+    return 0;
+}
+
+/* ---- glibc's internal names */
+
+void *__libc_malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, CALLER); }
+void __libc_free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
+void __libc_cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
+void *__libc_calloc(size_t count, size_t size) {
+    size_t bytes;
+    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : ms_callocate(bytes, MS_ORIGIN_C, CALLER);
+}
+void *__libc_realloc(void *payload, size_t size) { return resize(payload, size, CALLER); }
+void *__libc_reallocarray(void *payload, size_t count, size_t size) {
+    size_t bytes;
+    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : resize(payload, bytes, CALLER);
+}
+void *__libc_memalign(size_t alignment, size_t size) { return aligned(alignment, size, CALLER); }
+void *__libc_valloc(size_t size) { return valloc(size); }
+void *__libc_pvalloc(size_t size) { return pvalloc(size); }
+struct mallinfo __libc_mallinfo(void) { return mallinfo(); }
+int __libc_mallopt(int parameter, int value) { return mallopt(parameter, value); }
+int __posix_memalign(void **result, size_t alignment, size_t size) { return posix_memalign(result, alignment, size); }
+
+/* ---- C++. A throwing new calls the new handler until it has memory or the handler gives up; without a handler it
+ * throws std::bad_alloc, through the C++ runtime, which is there if a throwing new was called at all. */
+
+typedef void new_handler_t(void);
+extern new_handler_t *_ZSt15get_new_handlerv(void) __attribute__((weak));
+extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
+
+static bool new_handler_helps(void) {
+    new_handler_t *handler = _ZSt15get_new_handlerv ? _ZSt15get_new_handlerv() : NULL;
+    if (handler) handler();
+    return handler != NULL;
+}
+
+static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, void *caller, bool nothrow) {
+    void *payload = NULL;
+    while (!payload && new_handler_helps()) payload = ms_allocate_aligned(size, alignment, origin, caller);
+    if (payload || nothrow) return payload;
+    if (_ZSt17__throw_bad_allocv) _ZSt17__throw_bad_allocv();
+    ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
+    abort();
+}
+
+#define NEW(name, origin)                                                                                    \
+    void *name##m(size_t size) {                                                                             \
+        void *payload = ms_allocate(size, origin, CALLER);                                                   \
+        return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, CALLER, false);           \
+    }                                                                                                        \
+    void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
+        (void)tag;                                                                                           \
+        void *payload = ms_allocate(size, origin, CALLER);                                                   \
+        return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, CALLER, true);            \
+    }                                                                                                        \
+    void *name##mSt11align_val_t(size_t size, size_t alignment) {                                            \
+        void *payload = ms_allocate_aligned(size, alignment, origin, CALLER);                                \
+        return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, CALLER, false);    \
+    }                                                                                                        \
+    void *name##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag) {             \
+        (void)tag;                                                                                           \
+        void *payload = ms_allocate_aligned(size, alignment, origin, CALLER);                                \
+        return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, CALLER, true);     \
+    }
+
+#define DELETE(name, origin)                                                                                 \
+    void name(void *payload) { ms_release(payload, origin); }                                                \
+    void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }                    \
+    void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
+        (void)tag;                                                                                           \
+        ms_release(payload, origin);                                                                         \
+    }                                                                                                        \
+    void name##St11align_val_t(void *payload, size_t alignment) {                                            \
+        (void)alignment;                                                                                     \
+        ms_release(payload, origin);                                                                         \
+    }                                                                                                        \
+    void name##mSt11align_val_t(void *payload, size_t size, size_t alignment) {                              \
+        (void)alignment;                                                                                     \
+        ms_release_sized(payload, origin, size);                                                             \
+    }                                                                                                        \
+    void name##St11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const void *tag) {             \
+        (void)alignment, (void)tag;                                                                          \
+        ms_release(payload, origin);                                                                         \
+    }
+
+NEW(_Znw, MS_ORIGIN_NEW)
+NEW(_Zna, MS_ORIGIN_NEW_ARRAY)
+DELETE(_ZdlPv, MS_ORIGIN_NEW)
+DELETE(_ZdaPv, MS_ORIGIN_NEW_ARRAY)
+#pragma GCC diagnostic pop

@@ -1,0 +1,391 @@
+#define _GNU_SOURCE
+#include "alloc/thread.h"
+#include "alloc/lock.h"
+#include "alloc/os.h"
+#include "alloc/paranoia.h"
+#include "tracking/process.h"
+#include "tracking/sampling.h"
+#include "tracking/unwind.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+/* The thread's part of the life cycle. A destructor of another library may allocate after ours has run; such a thread
+ * works with the stray arena. */
+static __thread enum { THREAD_NEW, THREAD_ATTACHING, THREAD_ATTACHED, THREAD_GONE } life
+    __attribute__((tls_model("initial-exec")));
+
+__thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec"))) = &ms_arena_empty;
+
+#define RECORD_CHUNK 64u
+static _Atomic(ms_thread_t *) records[(MS_CODE_MAX + RECORD_CHUNK) / RECORD_CHUNK + 1];
+static _Atomic(uint32_t) code_count = 1; /* code 0 is the folded record */
+static ms_thread_t folded = {.state = MS_THREAD_ENDED};
+
+/* MS_LOCK_THREADS */
+static uint64_t last_id;
+static uint32_t ended_count;
+static ms_thread_t *oldest_ended, *newest_ended;
+static ms_arena_t *orphans;
+static uint32_t arena_count;
+static _Atomic(ms_arena_t *) all_arenas;
+
+static ms_arena_t stray;
+static pthread_key_t key;
+static bool key_exists;
+
+#define KEPT_ENDED 256u /* ended threads with a row of their own before codes are reused */
+
+ms_arena_t *ms_arena_first(void) { return atomic_load_explicit(&all_arenas, memory_order_acquire); }
+uint32_t ms_thread_code_count(void) { return atomic_load_explicit(&code_count, memory_order_acquire); }
+
+ms_thread_t *ms_thread_of_code(uint32_t code) {
+    if (code == MS_CODE_FOLDED) return &folded;
+    if (code >= ms_thread_code_count()) return NULL;
+    ms_thread_t *chunk = atomic_load_explicit(&records[code / RECORD_CHUNK], memory_order_acquire);
+    return chunk ? &chunk[code % RECORD_CHUNK] : NULL;
+}
+
+/* ---- arenas */
+
+static void arena_init(ms_arena_t *arena) {
+    for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) arena->free[class] = ms_list_end;
+    arena->index = arena_count++;
+    arena->random = ms_sampling_seed(arena->index);
+    arena->next = atomic_load_explicit(&all_arenas, memory_order_relaxed);
+    atomic_store_explicit(&all_arenas, arena, memory_order_release); /* pairs with ms_arena_first() */
+}
+
+static ms_arena_t *arena_from_pool(void) {
+    ms_arena_t *arena = orphans;
+    if (arena) {
+        orphans = arena->next_in_pool;
+        return arena;
+    }
+    arena = ms_os_map_metadata((sizeof *arena + 63) & ~(size_t)63);
+    if (arena) arena_init(arena);
+    return arena;
+}
+
+/* What the tenant counts starts from zero; what the arena counts by class goes on. */
+static void arena_forget_tenant(ms_arena_t *arena) {
+    arena->allocated_blocks = arena->freed_bytes = arena->freed_blocks = 0;
+    arena->allocated_bytes = 0;
+    arena->countdown = arena->countdown_set = 0;
+    arena->other_freed_bytes = arena->other_freed_blocks = 0;
+    arena->drained_bytes = arena->drained_blocks = 0;
+    arena->foreign_freed_bytes = arena->foreign_freed_blocks = 0;
+    arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
+    arena->peak_bytes = 0;
+}
+
+void ms_arena_dress(ms_arena_t *arena) {
+    uint32_t age = ms_age_encode(ms_process_milliseconds());
+    for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++) {
+        arena->birth[origin] = ms_facts(arena->code, MS_FLAG_LIVE | origin, age, 0);
+        bool short_way = arena->code != MS_CODE_FOLDED && !arena->always_slow;
+        arena->expect[origin] = short_way ? arena->birth[origin] >> MS_FACTS_EXPECT_SHIFT : 0;
+    }
+}
+
+/* ---- records */
+
+static ms_thread_t *record_new(void) {
+    uint32_t code = atomic_load_explicit(&code_count, memory_order_relaxed);
+    if (code > MS_CODE_MAX) return NULL;
+    _Atomic(ms_thread_t *) *slot = &records[code / RECORD_CHUNK];
+    ms_thread_t *chunk = atomic_load_explicit(slot, memory_order_relaxed);
+    if (!chunk) {
+        chunk = ms_os_map_metadata(RECORD_CHUNK * sizeof *chunk);
+        if (!chunk) return NULL;
+        atomic_store_explicit(slot, chunk, memory_order_release); /* pairs with ms_thread_of_code() */
+    }
+    chunk[code % RECORD_CHUNK].code = code;
+    atomic_store_explicit(&code_count, code + 1, memory_order_release);
+    return &chunk[code % RECORD_CHUNK];
+}
+
+static void ended_remove(ms_thread_t *thread) {
+    *(thread->older ? &thread->older->newer : &oldest_ended) = thread->newer;
+    *(thread->newer ? &thread->newer->older : &newest_ended) = thread->older;
+    ended_count--;
+}
+
+static void ended_push(ms_thread_t *thread) {
+    thread->older = newest_ended;
+    thread->newer = NULL;
+    *(newest_ended ? &newest_ended->newer : &oldest_ended) = thread;
+    newest_ended = thread;
+    ended_count++;
+}
+
+static bool has_live_blocks(const ms_thread_t *thread) {
+    ms_flow_t others = ms_thread_freed_by_others(thread);
+    return thread->final.allocated_blocks != thread->final.freed_blocks + others.freed_blocks;
+}
+
+/* What `thread` freed of others moves to the folded record, where each cell keeps naming its owner. */
+static void fold_freed_cells(ms_thread_t *thread) {
+    if (!thread->freed) return;
+    if (!folded.freed) folded.freed = ms_os_map_metadata(sizeof *folded.freed);
+    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
+        ms_cell_t *cell = ms_cell_find(thread->freed, code);
+        if (!cell || !cell->freed_blocks) continue;
+        const ms_thread_t *owner = ms_thread_of_code(code);
+        uint32_t to = owner && owner->id == cell->owner ? code : MS_CODE_FOLDED;
+        if (folded.freed) {
+            ms_cell_t *sum = ms_cell(folded.freed, to);
+            if (sum->owner != (to ? cell->owner : 0)) { /* numbers of a former owner of this code */
+                ms_cell_t *rest = ms_cell(folded.freed, MS_CODE_FOLDED);
+                rest->freed_bytes += sum->freed_bytes;
+                rest->freed_blocks += sum->freed_blocks;
+                sum->freed_bytes = sum->freed_blocks = 0;
+                sum->owner = cell->owner;
+            }
+            sum->freed_bytes += cell->freed_bytes;
+            sum->freed_blocks += cell->freed_blocks;
+        }
+        memset(cell, 0, sizeof *cell);
+    }
+}
+
+/* Takes over the code of the oldest ended thread without live blocks; looks at a few only. */
+static ms_thread_t *record_reuse(void) {
+    for (int tries = 0; tries < 4 && ended_count > KEPT_ENDED; tries++) {
+        ms_thread_t *thread = oldest_ended;
+        ended_remove(thread);
+        if (has_live_blocks(thread)) {
+            ended_push(thread);
+            continue;
+        }
+        folded.final.allocated_bytes += thread->final.allocated_bytes;
+        folded.final.allocated_blocks += thread->final.allocated_blocks;
+        folded.final.freed_bytes += thread->final.freed_bytes;
+        folded.final.freed_blocks += thread->final.freed_blocks;
+        folded.foreign_freed_bytes += thread->foreign_freed_bytes;
+        folded.foreign_freed_blocks += thread->foreign_freed_blocks;
+        folded.cpu_ns += thread->cpu_ns;
+        folded.end_ns++; /* counts folded threads */
+        fold_freed_cells(thread);
+        ms_cells_t *freed = thread->freed;
+        uint32_t code = thread->code;
+        *thread = (ms_thread_t){.code = code, .freed = freed};
+        return thread;
+    }
+    return NULL;
+}
+
+static ms_thread_t *record_take(void) {
+    ms_thread_t *thread = record_reuse();
+    if (!thread) thread = record_new();
+    if (!thread) return &folded;
+    thread->id = ++last_id;
+    thread->tid = ms_os_thread_id();
+    prctl(PR_GET_NAME, thread->name);
+    thread->start_ns = ms_process_elapsed_ns();
+    thread->state = MS_THREAD_RUNNING;
+    return thread;
+}
+
+static void add_arena_flow(ms_flow_t *flow, const ms_arena_t *arena) {
+    flow->allocated_bytes += ms_arena_allocated_bytes(arena);
+    flow->allocated_blocks += ms_read(&arena->allocated_blocks);
+    flow->freed_bytes += ms_read(&arena->freed_bytes) + ms_read(&arena->other_freed_bytes);
+    flow->freed_blocks += ms_read(&arena->freed_blocks) + ms_read(&arena->other_freed_blocks);
+}
+
+ms_flow_t ms_thread_own_flow(const ms_thread_t *thread) {
+    ms_flow_t flow = thread->final;
+    if (thread->arena) add_arena_flow(&flow, thread->arena);
+    if (thread == &folded)
+        for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
+            if (arena->thread == &folded) add_arena_flow(&flow, arena);
+    return flow;
+}
+
+ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread) {
+    ms_flow_t sum = {0};
+    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
+        const ms_thread_t *other = ms_thread_of_code(code);
+        const ms_cell_t *cell = other && other->freed ? ms_cell_find(other->freed, thread->code) : NULL;
+        if (!cell || ms_read(&cell->owner) != thread->id) continue;
+        sum.freed_bytes += ms_read(&cell->freed_bytes);
+        sum.freed_blocks += ms_read(&cell->freed_blocks);
+    }
+    return sum;
+}
+
+void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size) {
+    ms_count(&arena->foreign_freed_bytes, size);
+    ms_count(&arena->foreign_freed_blocks, 1);
+    ms_thread_t *freer = arena->thread;
+    ms_thread_t *owner = ms_thread_of_code(code);
+    if (!freer->freed) {
+        ms_cells_t *cells = ms_os_map_metadata(sizeof *cells);
+        if (!cells) return;
+        __atomic_store_n(&freer->freed, cells, __ATOMIC_RELEASE);
+    }
+    bool shared = freer == &folded;
+    if (shared) ms_lock(MS_LOCK_THREADS);
+    ms_cell_t *cell = ms_cell(freer->freed, code);
+    if (ms_unlikely(cell->owner != owner->id)) {
+        if (cell->freed_blocks) { /* the code's former thread is folded, and so are its numbers */
+            ms_cell_t *rest = ms_cell(freer->freed, MS_CODE_FOLDED);
+            ms_count(&rest->freed_bytes, cell->freed_bytes);
+            ms_count(&rest->freed_blocks, cell->freed_blocks);
+            __atomic_store_n(&cell->freed_bytes, 0, __ATOMIC_RELAXED);
+            __atomic_store_n(&cell->freed_blocks, 0, __ATOMIC_RELAXED);
+        }
+        __atomic_store_n(&cell->owner, owner->id, __ATOMIC_RELAXED);
+    }
+    ms_count(&cell->freed_bytes, size);
+    ms_count(&cell->freed_blocks, 1);
+    if (shared) ms_unlock(MS_LOCK_THREADS);
+}
+
+/* ---- attach and detach */
+
+static void detach(void *argument);
+
+static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
+    arena_forget_tenant(arena);
+    arena->thread = thread;
+    arena->code = thread->code;
+    arena->always_slow = ms_process.always_slow;
+    arena->word0 = 0;
+    if (thread != &folded) thread->arena = arena;
+    if (arena->unwind) ms_unwind_thread_reset(arena->unwind);
+    ms_arena_dress(arena);
+    ms_sampling_start(arena);
+    ms_arena_rearm(arena);
+    atomic_store_explicit(&arena->state, MS_ARENA_RUNNING, memory_order_release);
+}
+
+static ms_arena_t *attach(void) {
+    int saved = errno;
+    life = THREAD_ATTACHING;
+    ms_lock(MS_LOCK_THREADS);
+    if (!key_exists) {
+        ms_process_start();
+        arena_init(&stray);
+        attach_arena(&stray, &folded);
+        key_exists = pthread_key_create(&key, detach) == 0;
+    }
+    ms_arena_t *arena = arena_from_pool();
+    if (arena) attach_arena(arena, record_take());
+    ms_unlock(MS_LOCK_THREADS);
+    if (arena) {
+        ms_arena_current = arena;
+        life = THREAD_ATTACHED;
+        pthread_setspecific(key, arena); /* may allocate: the arena is ready */
+    } else {
+        life = THREAD_NEW;
+    }
+    errno = saved;
+    return arena;
+}
+
+static uint64_t thread_cpu_ns(void) {
+    struct timespec used;
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0
+               ? (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec
+               : 0;
+}
+
+/* The record keeps the numbers; the arena goes to the pool with nothing on its lists. */
+static void end_record(ms_arena_t *arena) {
+    ms_thread_t *thread = arena->thread;
+    add_arena_flow(&thread->final, arena);
+    thread->foreign_freed_bytes += arena->foreign_freed_bytes;
+    thread->foreign_freed_blocks += arena->foreign_freed_blocks;
+    thread->cpu_ns += thread_cpu_ns();
+    thread->arena = NULL;
+    if (thread != &folded) {
+        prctl(PR_GET_NAME, thread->name);
+        thread->peak_bytes = arena->peak_bytes;
+        thread->end_ns = ms_process_elapsed_ns();
+        thread->state = MS_THREAD_ENDED;
+        ended_push(thread);
+    }
+    arena->thread = NULL;
+}
+
+/* Runs as a destructor of thread-specific data. Others may still allocate after it, so it asks to be called again
+ * until the last round. */
+static void detach(void *argument) {
+    static __thread int rounds __attribute__((tls_model("initial-exec")));
+    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+        pthread_setspecific(key, argument);
+        return;
+    }
+    ms_arena_t *arena = argument;
+    ms_paranoia_flush(arena);
+    ms_arena_settle(arena);
+    ms_arena_flush_task(arena);
+    ms_lock(MS_LOCK_THREADS);
+    ms_arena_drain(arena);
+    ms_arena_flush_all(arena);
+    ms_arena_current = &ms_arena_empty;
+    life = THREAD_GONE;
+    end_record(arena);
+    atomic_store_explicit(&arena->state, MS_ARENA_ORPHAN, memory_order_release);
+    arena->next_in_pool = orphans;
+    orphans = arena;
+    ms_unlock(MS_LOCK_THREADS);
+}
+
+ms_arena_t *ms_arena_enter(void) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_likely(arena != &ms_arena_empty)) return arena;
+    if (life == THREAD_NEW && (arena = attach()) != NULL) return arena;
+    ms_lock(MS_LOCK_STRAY);
+    return &stray;
+}
+
+void ms_arena_leave(ms_arena_t *arena) {
+    if (ms_unlikely(arena == &stray)) ms_unlock(MS_LOCK_STRAY);
+}
+
+/* ---- orphans */
+
+void ms_thread_visit_orphan(ms_arena_t *orphan) {
+    ms_lock(MS_LOCK_THREADS);
+    if (atomic_load_explicit(&orphan->state, memory_order_relaxed) == MS_ARENA_ORPHAN) {
+        ms_arena_drain(orphan);
+        ms_arena_flush_all(orphan);
+    }
+    ms_unlock(MS_LOCK_THREADS);
+}
+
+void ms_thread_trim_orphans(void) {
+    ms_lock(MS_LOCK_THREADS);
+    for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool) {
+        ms_arena_drain(arena);
+        ms_arena_flush_all(arena);
+    }
+    ms_unlock(MS_LOCK_THREADS);
+}
+
+/* ---- fork: the child has one thread. Arenas of the others may have been caught halfway through a change, so they are
+ * never run again; their blocks can be freed. */
+
+static void fork_child(void) {
+    ms_lock_renew_all();
+    for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
+        ms_thread_t *thread = arena->thread;
+        if (arena == ms_arena_current) {
+            thread->tid = ms_os_thread_id();
+        } else if (thread && atomic_load(&arena->state) == MS_ARENA_RUNNING) {
+            ms_thread_t *record = thread;
+            atomic_store(&arena->state, MS_ARENA_FROZEN);
+            end_record(arena);
+            record->cpu_ns = 0;
+        }
+    }
+}
+
+void ms_thread_init_fork(void) { pthread_atfork(ms_lock_all, ms_unlock_all, fork_child); }

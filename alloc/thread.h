@@ -1,0 +1,66 @@
+/* Threads and their arenas.
+ *
+ *     (first allocation) -> RUNNING -> (pthread key destructor) -> arena to the pool, record ended
+ *     next thread        -> adopts an arena from the pool, blocks and all
+ *
+ * A thread has a record with a code of 16 bits, which every block it allocates carries. Records of ended threads stay;
+ * when there are many, the oldest whose blocks are all freed gives its code to a new thread, and its numbers go to the
+ * folded record 0. Beyond 65,534 codes in use, threads share record 0.
+ *
+ * Records, pool and list of arenas belong to MS_LOCK_THREADS; the numbers of a running thread are its arena's. */
+#ifndef MS_ALLOC_THREAD_H
+#define MS_ALLOC_THREAD_H
+
+#include "alloc/arena.h"
+
+#define MS_CODE_FOLDED 0u
+#define MS_CODE_MAX 65534u
+
+typedef enum { MS_THREAD_UNUSED, MS_THREAD_RUNNING, MS_THREAD_ENDED } ms_thread_state_t;
+
+typedef struct ms_thread {
+    uint64_t id;          /* 1, 2, ...; 0: the folded record */
+    uint32_t code;
+    uint32_t tid;
+    char name[16];
+    ms_thread_state_t state;
+    uint64_t start_ns, end_ns; /* since the start of the process */
+    ms_arena_t *arena;    /* while running */
+    ms_flow_t final;      /* when ended: what it allocated and what it freed of its own */
+    uint64_t foreign_freed_bytes, foreign_freed_blocks; /* when ended: other threads' blocks it freed */
+    uint64_t peak_bytes, cpu_ns; /* when ended */
+    ms_cells_t *freed;    /* what it freed of other threads, by code; cell.owner is that thread's id */
+    struct ms_thread *older, *newer; /* ended threads */
+} ms_thread_t;
+
+/* The arena to work with on a slow path: the thread's own, or, for a thread that has none any more, the stray arena
+ * with its lock held. Never NULL. Every ms_arena_enter() needs its ms_arena_leave(). */
+ms_arena_t *ms_arena_enter(void);
+void ms_arena_leave(ms_arena_t *arena);
+
+/* The record of a code, NULL if it was never given out. Any thread. */
+ms_thread_t *ms_thread_of_code(uint32_t code);
+uint32_t ms_thread_code_count(void); /* codes below this may be in use */
+
+/* Own numbers of a record: its arena's while it runs. Under MS_LOCK_THREADS. */
+ms_flow_t ms_thread_own_flow(const ms_thread_t *thread);
+/* All blocks of the thread freed by others. Under MS_LOCK_THREADS. */
+ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread);
+
+/* Blocks of `code` were freed here, by a thread whose they are not. */
+void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size);
+
+ms_arena_t *ms_arena_first(void); /* all arenas, linked by next; never removed */
+
+/* Drains and flushes every arena without a thread. */
+void ms_thread_trim_orphans(void);
+/* A block went to an orphan's inbox: now and then its memory must be given back by somebody. */
+void ms_thread_visit_orphan(ms_arena_t *orphan);
+
+/* Registers fork handlers; from the library's constructor. */
+void ms_thread_init_fork(void);
+
+/* Sets what new blocks of the arena look like after its thread, age or task changed. */
+void ms_arena_dress(ms_arena_t *arena);
+
+#endif

@@ -1,0 +1,280 @@
+#define _GNU_SOURCE
+/* The public calls that are not of tasks or variables, and what happens when the library is loaded and unloaded. */
+#include "alloc/backend.h"
+#include "alloc/large.h"
+#include "alloc/lock.h"
+#include "alloc/os.h"
+#include "alloc/paranoia.h"
+#include "alloc/thread.h"
+#include "config.h"
+#include "export/file.h"
+#include "memscope/memscope.h"
+#include "tracking/process.h"
+#include "tracking/report.h"
+#include "tracking/snapshot.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *memscope_version(void) { return VERSION; }
+
+int memscope_init(void) {
+    ms_arena_leave(ms_arena_enter());
+    return 0;
+}
+
+/* ---- usage */
+
+static void settle_here(void) {
+    ms_arena_t *arena = ms_arena_enter();
+    ms_arena_settle(arena);
+    ms_arena_leave(arena);
+}
+
+ms_summary_t ms_summary(void) {
+    ms_summary_t summary = {0};
+    uint64_t freed_bytes = 0, freed_blocks = 0;
+    memscope_usage_t usage;
+    memscope_process_usage(&usage);
+    summary.allocated_bytes = usage.allocated_bytes;
+    summary.allocated_blocks = usage.allocated_blocks;
+    freed_bytes = usage.freed_bytes;
+    freed_blocks = usage.freed_blocks;
+    summary.live_bytes = summary.allocated_bytes - freed_bytes;
+    summary.live_blocks = summary.allocated_blocks - freed_blocks;
+    summary.slab_bytes = ms_slab_mapped_bytes();
+    ms_large_totals_t large = ms_large_totals();
+    summary.large_blocks = large.live_blocks;
+    summary.large_bytes = large.live_mapped_bytes + large.cached_bytes;
+    return summary;
+}
+
+int ms_trim(void) {
+    uint64_t before = ms_slab_mapped_bytes() + ms_large_totals().cached_bytes;
+    ms_arena_t *arena = ms_arena_enter();
+    ms_arena_drain(arena);
+    ms_arena_flush_all(arena);
+    ms_arena_leave(arena);
+    ms_thread_trim_orphans();
+    ms_large_trim();
+    ms_slab_trim();
+    ms_backend_trim();
+    return ms_slab_mapped_bytes() + ms_large_totals().cached_bytes < before;
+}
+
+/* Frees made by a thread: of its own blocks and of others'. */
+static ms_flow_t flow_through(const ms_thread_t *thread) {
+    ms_flow_t flow = ms_thread_own_flow(thread);
+    flow.freed_bytes += thread->foreign_freed_bytes;
+    flow.freed_blocks += thread->foreign_freed_blocks;
+    return flow;
+}
+
+static ms_flow_t process_flow(void) {
+    ms_flow_t sum = {0};
+    ms_lock(MS_LOCK_THREADS);
+    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
+        const ms_thread_t *thread = ms_thread_of_code(code);
+        if (!thread) continue;
+        ms_flow_t flow = flow_through(thread);
+        sum.allocated_bytes += flow.allocated_bytes;
+        sum.allocated_blocks += flow.allocated_blocks;
+        sum.freed_bytes += flow.freed_bytes;
+        sum.freed_blocks += flow.freed_blocks;
+    }
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
+        if (arena->thread) {
+            sum.freed_bytes += ms_read(&arena->foreign_freed_bytes);
+            sum.freed_blocks += ms_read(&arena->foreign_freed_blocks);
+        }
+    ms_unlock(MS_LOCK_THREADS);
+    return sum;
+}
+
+static void usage_of(memscope_usage_t *usage, const ms_flow_t *flow, uint64_t peak, uint64_t error) {
+    *usage = (memscope_usage_t){
+        .allocated_bytes = flow->allocated_bytes,
+        .allocated_blocks = flow->allocated_blocks,
+        .freed_bytes = flow->freed_bytes,
+        .freed_blocks = flow->freed_blocks,
+        .live_bytes = flow->allocated_bytes - flow->freed_bytes,
+        .live_blocks = flow->allocated_blocks - flow->freed_blocks,
+        .peak_error_bytes = error,
+    };
+    usage->peak_bytes = peak > usage->live_bytes ? peak : usage->live_bytes;
+}
+
+static uint64_t process_peak_error(void) {
+    uint64_t error = 0;
+    if (ms_process.always_slow) return 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) error += ms_read(&arena->unsettled_max);
+    return error;
+}
+
+int memscope_process_usage(memscope_usage_t *usage) {
+    settle_here();
+    ms_flow_t flow = process_flow();
+    usage_of(usage, &flow, (uint64_t)atomic_load(&ms_process.peak_bytes), process_peak_error());
+    return 0;
+}
+
+int memscope_thread_usage(memscope_usage_t *usage) {
+    ms_arena_t *arena = ms_arena_enter();
+    ms_arena_settle(arena);
+    ms_lock(MS_LOCK_THREADS);
+    ms_flow_t flow = ms_thread_own_flow(arena->thread), others = ms_thread_freed_by_others(arena->thread);
+    ms_unlock(MS_LOCK_THREADS);
+    flow.freed_bytes += others.freed_bytes;
+    flow.freed_blocks += others.freed_blocks;
+    usage_of(usage, &flow, arena->peak_bytes, ms_process.always_slow ? 0 : arena->unsettled_max);
+    ms_arena_leave(arena);
+    return 0;
+}
+
+/* ---- snapshots and exports */
+
+memscope_snapshot_t *memscope_snapshot(void) { return ms_snapshot_take("call"); }
+
+void memscope_snapshot_free(memscope_snapshot_t *snapshot) {
+    if (snapshot) ms_snapshot_free(snapshot);
+}
+
+void memscope_snapshot_usage(const memscope_snapshot_t *snapshot, memscope_usage_t *usage) {
+    const ms_totals_row_t *row = snapshot->model.totals.rows;
+    ms_flow_t flow = {row->allocated_bytes, row->allocated_blocks, row->freed_bytes, row->freed_blocks};
+    usage_of(usage, &flow, row->peak_bytes, row->peak_error_bytes);
+}
+
+uint64_t memscope_snapshot_total_memory_usage(const memscope_snapshot_t *snapshot) {
+    return snapshot->model.totals.rows->live_bytes;
+}
+
+size_t memscope_snapshot_active_task_count(const memscope_snapshot_t *snapshot) {
+    size_t active = 0;
+    for (size_t i = 0; i < snapshot->model.tasks.count; i++) {
+        const ms_tasks_row_t *row = &snapshot->model.tasks.rows[i];
+        active += row->id != 0 && row->state[0] == 'a';
+    }
+    return active;
+}
+
+size_t memscope_snapshot_thread_count(const memscope_snapshot_t *snapshot) {
+    size_t running = 0;
+    for (size_t i = 0; i < snapshot->model.threads.count; i++)
+        running += snapshot->model.threads.rows[i].state[0] == 'r';
+    return running;
+}
+
+static int export_to(const char *path, ms_format_t format) {
+    if (!path) return EINVAL;
+    int saved = errno;
+    ms_snapshot_t *snapshot = ms_snapshot_take("call");
+    int error = snapshot ? ms_export_file(&snapshot->model, path, format) : ENOMEM;
+    if (snapshot) ms_snapshot_free(snapshot);
+    errno = saved;
+    return error;
+}
+
+int memscope_export_msgpack(const char *path) { return export_to(path, MS_FORMAT_MSGPACK); }
+int memscope_export_json(const char *path) { return export_to(path, MS_FORMAT_JSON); }
+int memscope_export_html(const char *path) { return export_to(path, MS_FORMAT_HTML); }
+
+/* ---- at exit */
+
+#define PATH_ROOM 4096
+
+typedef struct path {
+    char text[PATH_ROOM];
+    size_t length;
+} path_t;
+
+static path_t *path_add(path_t *path, const char *text) {
+    while (*text && path->length < PATH_ROOM - 1) path->text[path->length++] = *text++;
+    path->text[path->length] = '\0';
+    return path;
+}
+
+/* %p, %n and %% of the knob. */
+static void path_expand(path_t *path, const char *pattern, const ms_process_row_t *process) {
+    for (char number[24], one[2] = ""; *pattern; pattern++) {
+        one[0] = *pattern;
+        if (*pattern != '%' || !pattern[1]) {
+            path_add(path, one);
+            continue;
+        }
+        pattern++;
+        one[0] = *pattern;
+        if (*pattern == 'p') path_add(path, ms_os_decimal(number, process->pid));
+        else if (*pattern == 'n') path_add(path, process->name ? process->name : "unknown");
+        else if (*pattern == '%') path_add(path, one);
+        else path_add(path_add(path, "%"), one);
+    }
+}
+
+static const struct {
+    const char *name, *ending;
+    ms_format_t format;
+} formats[] = {{"memscope", ".memscope", MS_FORMAT_MSGPACK}, {"json", ".json", MS_FORMAT_JSON}, {"html", ".html", MS_FORMAT_HTML}};
+#define FORMATS (sizeof formats / sizeof formats[0])
+
+static bool ends_with(const path_t *path, const char *ending) {
+    size_t length = strlen(ending);
+    return path->length > length && strcmp(path->text + path->length - length, ending) == 0;
+}
+
+static void write_format(const ms_snapshot_t *snapshot, path_t base, size_t which) {
+    for (size_t i = 0; i < FORMATS; i++)
+        if (ends_with(&base, formats[i].ending)) base.text[base.length -= strlen(formats[i].ending)] = '\0';
+    path_add(&base, formats[which].ending);
+    int error = ms_export_file(&snapshot->model, base.text, formats[which].format);
+    if (error) ms_os_say("cannot write ", base.text, ": ", strerrordesc_np(error), NULL);
+}
+
+/* Each word of "memscope+json+html"; unknown ones are named. */
+static void write_formats(const ms_snapshot_t *snapshot, const path_t *base) {
+    const char *word = ms_process.knobs.formats;
+    while (*word) {
+        size_t length = strcspn(word, "+"), which = 0;
+        while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
+            which++;
+        if (which < FORMATS)
+            write_format(snapshot, *base, which);
+        else
+            ms_os_say("formats:", ms_process.knobs.formats, ": expected memscope, json or html, joined by '+'", NULL);
+        word += length + (word[length] == '+');
+    }
+}
+
+static void write_at_exit(void) {
+    if (!ms_process.knobs.output[0]) return;
+    int saved = errno;
+    ms_snapshot_t *snapshot = ms_snapshot_take("exit");
+    if (!snapshot) {
+        ms_os_say("no memory for the snapshot at exit", NULL);
+    } else {
+        path_t path = {.length = 0};
+        path_expand(&path, ms_process.knobs.output, snapshot->model.process.rows);
+        write_formats(snapshot, &path);
+        ms_snapshot_free(snapshot);
+    }
+    errno = saved;
+}
+
+static __attribute__((constructor)) void library_loaded(void) {
+    memscope_init();
+    ms_thread_init_fork();
+    ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
+    const ms_backend_t *backend = ms_backend_get(id);
+    char name[32];
+    ms_knob_text(&ms_process.knobs, MS_KNOB_backend, name);
+    if (!backend)
+        ms_os_say("backend:", name, ": not built in; using ", ms_backend_current()->name, NULL);
+    else if (id == MS_BACKEND_MIMALLOC && backend->prepare())
+        ms_backend_select(backend);
+    else if (id == MS_BACKEND_MIMALLOC)
+        ms_os_say("backend:mimalloc: ", MS_MIMALLOC_SONAME, " cannot be opened; using ", ms_backend_current()->name, NULL);
+}
+
+static __attribute__((destructor)) void library_unloaded(void) { write_at_exit(); }

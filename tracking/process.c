@@ -1,0 +1,92 @@
+#include "tracking/process.h"
+#include "alloc/backend.h"
+#include "alloc/os.h"
+#include "alloc/slab.h"
+#include "tracking/header.h"
+#include "tracking/sites.h"
+#include "tracking/stacks.h"
+#include "tracking/unwind.h"
+
+#include <string.h>
+
+ms_process_t ms_process;
+ms_knob_source_t ms_process_knob_sources[MS_KNOB_ID_COUNT];
+
+/* Indexes of the choices in knobs.def. */
+enum { MODE_OFF, MODE_EXACT, MODE_SAMPLED, MODE_TASK, MODE_HYBRID };
+enum { STACKS_NONE, STACKS_CALLER, STACKS_FULL, STACKS_BY_MODE };
+
+static void keep_quiet(void *context, const char *key, const char *value, const char *problem, const char *used) {
+    (void)context, (void)key, (void)value, (void)problem, (void)used;
+}
+
+static void complain(void *context, const char *key, const char *value, const char *problem, const char *used) {
+    const char *source = context;
+    if (used)
+        ms_os_say(source, ": ", key, ":", value, ": ", problem, "; using ", used, NULL);
+    else
+        ms_os_say(source, ": ", key, *value ? ":" : "", value, ": ", problem, "; ignored", NULL);
+}
+
+static void read_configuration(void) {
+    ms_knob_values_t *values = &ms_process.knobs;
+    ms_knobs_reset(values, ms_process_knob_sources);
+    static const char name[] = "MEMSCOPE_CONF";
+    const char *text = ms_os_environment(name);
+    if (!text) return;
+    ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, values, ms_process_knob_sources, complain, (void *)(uintptr_t)name);
+    if (!values->conf[0]) return;
+    /* the file comes first, and what the environment says wins: read it again, silently this time */
+    char path[MS_KNOB_TEXT_MAX];
+    strcpy(path, values->conf);
+    ms_knobs_reset(values, ms_process_knob_sources);
+    ms_knobs_parse_file(path, values, ms_process_knob_sources, complain, path);
+    ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, values, ms_process_knob_sources, keep_quiet, NULL);
+}
+
+static void draw_secrets(void) {
+    uint64_t seed = ms_process.knobs.test_mode ? 0x5eed5eed5eed5eedu : ms_os_random();
+    uint64_t multiplier = (seed * 0x9e3779b97f4a7c15u ^ seed >> 29) | 1;
+    /* Newton: each step doubles the number of correct low bits, an odd number is its own inverse in three */
+    uint64_t inverse = multiplier;
+    for (int step = 0; step < 5; step++) inverse *= 2 - multiplier * inverse;
+    ms_secret.multiplier = multiplier;
+    ms_secret.inverse = inverse;
+    /* Bits 48 to 63 are not those of an address: word0 ^ key is none either. */
+    ms_secret.free_key = (seed * 0xd6e8feb86659fd93u) | (uint64_t)0x5a5a << 48;
+}
+
+static void apply_mode(void) {
+    static const ms_sites_t sites[] = {[MODE_OFF] = MS_SITES_NONE,
+                                       [MODE_EXACT] = MS_SITES_EVERY,
+                                       [MODE_SAMPLED] = MS_SITES_SAMPLED,
+                                       [MODE_TASK] = MS_SITES_NONE,
+                                       [MODE_HYBRID] = MS_SITES_SAMPLED};
+    const ms_knob_values_t *knobs = &ms_process.knobs;
+    ms_process.sites = knobs->stacks == STACKS_NONE ? MS_SITES_NONE : sites[knobs->mode];
+    ms_process.track_tasks = knobs->mode != MODE_OFF && knobs->mode != MODE_SAMPLED;
+    ms_process.full_stacks = knobs->stacks != STACKS_CALLER;
+    bool by_count = ms_process.sites == MS_SITES_SAMPLED && knobs->sample_rate;
+    ms_process.paranoid = knobs->junk || knobs->guard || knobs->quarantine;
+    ms_process.always_slow = ms_process.sites == MS_SITES_EVERY || by_count || ms_process.paranoid;
+}
+
+void ms_process_start(void) {
+    read_configuration();
+    draw_secrets();
+    apply_mode();
+    ms_process.start_ns = ms_os_monotonic_ns();
+    ms_process.start_unix_ns = ms_os_unix_ns();
+    if (ms_process.sites != MS_SITES_NONE) {
+        ms_stacks_init(MS_SITE_STACKS_MAX);
+        ms_unwind_init();
+    }
+}
+
+uint64_t ms_process_elapsed_ns(void) {
+    return ms_process.knobs.test_mode ? 0 : ms_os_monotonic_ns() - ms_process.start_ns;
+}
+
+uint64_t ms_process_milliseconds(void) {
+    return ms_process_elapsed_ns() / 1000000;
+}

@@ -1,0 +1,20 @@
+/* The few numbers that malloc's own statistics calls need, without building a snapshot. */
+#ifndef MS_TRACKING_REPORT_H
+#define MS_TRACKING_REPORT_H
+
+#include <stdint.h>
+
+#include "alloc/arena.h"
+
+typedef struct ms_summary {
+    uint64_t allocated_bytes, allocated_blocks, live_bytes, live_blocks;
+    uint64_t slab_bytes;                /* address space held for slabs */
+    uint64_t large_blocks, large_bytes; /* live large blocks, and what they and the cache hold */
+} ms_summary_t;
+
+ms_summary_t ms_summary(void);
+
+/* Gives back whatever is free. 1 if there was something to give, as malloc_trim(). */
+int ms_trim(void);
+
+#endif

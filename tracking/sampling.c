@@ -1,0 +1,81 @@
+#include "tracking/sampling.h"
+#include "alloc/arena.h"
+#include "alloc/os.h"
+#include "tracking/process.h"
+
+#include <string.h>
+
+#define LN2 0.693147180559945309417
+
+/* x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh((m-1)/(m+1)), whose series in s = ((m-1)/(m+1))^2 <
+ * 0.0295 has an error below 1e-14 after nine terms. */
+double ms_ln(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 52) - 1023;
+    bits = (bits & 0x000fffffffffffffu) | 0x3ff0000000000000u;
+    double m;
+    memcpy(&m, &bits, sizeof m);
+    if (m > 1.41421356237309515) {
+        m /= 2;
+        exponent++;
+    }
+    double t = (m - 1) / (m + 1), s = t * t, sum = 0;
+    for (int k = 8; k >= 0; k--) sum = sum * s + 1.0 / (2 * k + 1);
+    return 2 * t * sum + exponent * LN2;
+}
+
+/* e^x = 2^k * e^r with |r| <= ln2/2; Taylor to the 13th power is below 1e-15. */
+double ms_exp_negative(double x) {
+    if (x < -700) return 0;
+    int k = (int)(x / LN2 - 0.5);
+    double r = x - k * LN2, sum = 1;
+    for (int n = 13; n > 0; n--) sum = 1 + sum * r / n;
+    uint64_t bits = (uint64_t)(k + 1023) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return sum * scale;
+}
+
+uint64_t ms_sampling_seed(uint32_t arena_index) {
+    uint64_t seed = ms_process.knobs.test_mode ? 0x6d656d73636f7065u : ms_os_random();
+    return seed ^ (arena_index + 1) * 0x9e3779b97f4a7c15u;
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014) */
+static uint64_t random_next(ms_arena_t *arena) {
+    uint64_t z = arena->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* Uniform in (0, 1]. */
+static double random_unit(ms_arena_t *arena) {
+    return (double)((random_next(arena) >> 11) + 1) * 0x1p-53;
+}
+
+/* Cut to whole bytes: for a whole number n, P(cut gap >= n) = P(gap >= n) = e^(-n/R). */
+static int64_t draw_gap(ms_arena_t *arena) {
+    double gap = -ms_ln(random_unit(arena)) * (double)ms_process.knobs.sample_bytes;
+    return gap < 1e18 ? (int64_t)gap : (int64_t)1e18;
+}
+
+void ms_sampling_start(ms_arena_t *arena) {
+    arena->sample_left = ms_process.sites == MS_SITES_SAMPLED ? draw_gap(arena) : INT64_MAX / 2;
+}
+
+bool ms_sampling_hit(ms_arena_t *arena) {
+    if (ms_process.sites != MS_SITES_SAMPLED) return false;
+    if (ms_process.knobs.sample_rate) return random_unit(arena) * 1e9 <= (double)ms_process.knobs.sample_rate;
+    if (arena->sample_left >= 0) return false;
+    arena->sample_left = draw_gap(arena);
+    return true;
+}
+
+double ms_sampling_weight(size_t size) {
+    if (ms_process.knobs.sample_rate) return 1e9 / (double)ms_process.knobs.sample_rate;
+    double x = (double)size / (double)ms_process.knobs.sample_bytes;
+    double p = x < 1e-5 ? x - x * x / 2 : 1 - ms_exp_negative(-x); /* 1 - e^-x cancels for small x */
+    return 1 / p;
+}

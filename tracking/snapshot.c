@@ -1,0 +1,505 @@
+#include "tracking/snapshot.h"
+#include "alloc/backend.h"
+#include "alloc/large.h"
+#include "alloc/lock.h"
+#include "alloc/os.h"
+#include "alloc/thread.h"
+#include "tracking/process.h"
+#include "tracking/report.h"
+#include "tracking/sites.h"
+#include "tracking/stacks.h"
+#include "tracking/tasks.h"
+#include "tracking/unwind.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- memory */
+
+typedef struct ms_region_piece {
+    struct ms_region_piece *older;
+    size_t bytes;
+} ms_region_piece_t;
+
+#define PIECE ((size_t)256 << 10)
+
+void *ms_region_alloc(ms_region_t *region, size_t bytes) {
+    bytes = (bytes + 15) & ~(size_t)15;
+    if (!region->pieces || region->used + bytes > region->pieces->bytes) {
+        size_t piece_bytes = bytes + sizeof(ms_region_piece_t) > PIECE
+                                 ? (bytes + sizeof(ms_region_piece_t) + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1)
+                                 : PIECE;
+        ms_region_piece_t *piece = ms_os_map(piece_bytes, MS_PAGE);
+        if (!piece) return NULL;
+        *piece = (ms_region_piece_t){.older = region->pieces, .bytes = piece_bytes};
+        region->pieces = piece;
+        region->used = sizeof *piece;
+    }
+    void *memory = (char *)region->pieces + region->used;
+    region->used += bytes;
+    return memory;
+}
+
+const char *ms_region_text(ms_region_t *region, const char *text, size_t length) {
+    char *copy = ms_region_alloc(region, length + 1);
+    if (copy) memcpy(copy, text, length);
+    return copy;
+}
+
+void ms_region_free(ms_region_t *region) {
+    ms_region_piece_t *piece = region->pieces;
+    while (piece) {
+        ms_region_piece_t *older = piece->older;
+        ms_os_unmap(piece, piece->bytes);
+        piece = older;
+    }
+}
+
+static const char *text_of(ms_snapshot_t *snapshot, const char *text) {
+    return text ? ms_region_text(&snapshot->region, text, strlen(text)) : NULL;
+}
+
+/* Room for `count` rows of a table, none of them in it yet. */
+#define ROWS(snapshot, table, count) \
+    ((snapshot)->model.table.rows = ms_region_alloc(&(snapshot)->region, ((count) + 1) * sizeof *(snapshot)->model.table.rows))
+#define ADD_ROW(snapshot, table) (&(snapshot)->model.table.rows[(snapshot)->model.table.count++])
+
+#define NULL_REASONS 64
+
+void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason) {
+    if (snapshot->model.null_reasons.count == NULL_REASONS) return;
+    ms_null_reasons_row_t *row = ADD_ROW(snapshot, null_reasons);
+    *row = (ms_null_reasons_row_t){.table = table, .column = column, .reason = reason};
+}
+
+/* ---- threads */
+
+static void set_usage(ms_threads_row_t *row, const ms_flow_t *own, const ms_flow_t *others) {
+    row->allocated_bytes = own->allocated_bytes;
+    row->allocated_blocks = own->allocated_blocks;
+    row->freed_bytes = own->freed_bytes + others->freed_bytes;
+    row->freed_blocks = own->freed_blocks + others->freed_blocks;
+    row->live_bytes = row->allocated_bytes - row->freed_bytes;
+    row->live_blocks = row->allocated_blocks - row->freed_blocks;
+    row->freed_by_others_bytes = others->freed_bytes;
+    row->freed_by_others_blocks = others->freed_blocks;
+}
+
+/* Bytes and blocks of other threads that this one freed. */
+static ms_flow_t foreign_frees(const ms_thread_t *thread) {
+    ms_flow_t flow = {.freed_bytes = thread->foreign_freed_bytes, .freed_blocks = thread->foreign_freed_blocks};
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
+        if (arena->thread == thread) {
+            flow.freed_bytes += ms_read(&arena->foreign_freed_bytes);
+            flow.freed_blocks += ms_read(&arena->foreign_freed_blocks);
+        }
+    return flow;
+}
+
+/* What was freed of threads whose code went to somebody else. */
+static ms_flow_t freed_of_folded(void) {
+    ms_flow_t sum = {0};
+    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
+        const ms_thread_t *freer = ms_thread_of_code(code);
+        for (uint32_t of = 0; freer && freer->freed && of < count; of++) {
+            const ms_cell_t *cell = ms_cell_find(freer->freed, of);
+            const ms_thread_t *owner = ms_thread_of_code(of);
+            if (!cell || (of != MS_CODE_FOLDED && owner && ms_read(&cell->owner) == owner->id)) continue;
+            sum.freed_bytes += ms_read(&cell->freed_bytes);
+            sum.freed_blocks += ms_read(&cell->freed_blocks);
+        }
+    }
+    return sum;
+}
+
+static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
+    bool is_folded = thread->code == MS_CODE_FOLDED, running = thread->state == MS_THREAD_RUNNING;
+    ms_flow_t own = ms_thread_own_flow(thread), foreign = foreign_frees(thread);
+    ms_flow_t others = is_folded ? freed_of_folded() : ms_thread_freed_by_others(thread);
+    if (is_folded && own.allocated_blocks == 0 && foreign.freed_blocks == 0) return;
+    ms_threads_row_t *row = ADD_ROW(snapshot, threads);
+    set_usage(row, &own, &others);
+    row->id = thread->id;
+    row->tid = thread->tid;
+    row->name = is_folded ? "(ended threads)" : ms_region_text(&snapshot->region, thread->name, strnlen(thread->name, 16));
+    row->state = is_folded ? "folded" : running ? "running" : "ended";
+    row->start_ns = thread->start_ns;
+    row->end_ns = running ? MS_NULL : is_folded ? 0 : thread->end_ns;
+    row->frees_made_bytes = own.freed_bytes + foreign.freed_bytes;
+    row->frees_made_blocks = own.freed_blocks + foreign.freed_blocks;
+    row->peak_bytes = running && thread->arena ? ms_read(&thread->arena->peak_bytes) : thread->peak_bytes;
+    if (row->peak_bytes < row->live_bytes && !is_folded) row->peak_bytes = row->live_bytes;
+    row->slabs = thread->arena ? thread->arena->slab_count : 0;
+    row->cpu_ns = running ? MS_NULL : thread->cpu_ns;
+}
+
+static bool fill_threads(ms_snapshot_t *snapshot) {
+    uint32_t count = ms_thread_code_count();
+    if (!ROWS(snapshot, threads, count)) return false;
+    for (uint32_t code = 0; code < count; code++) {
+        const ms_thread_t *thread = ms_thread_of_code(code);
+        if (thread && (code == MS_CODE_FOLDED || thread->state != MS_THREAD_UNUSED)) add_thread(snapshot, thread);
+    }
+    ms_snapshot_null(snapshot, "threads", "cpu_ns", "only a thread itself can read its CPU clock; known once it has ended");
+    return true;
+}
+
+static size_t count_cross_frees(uint32_t count) {
+    size_t rows = 0;
+    for (uint32_t code = 0; code < count; code++) {
+        const ms_thread_t *freer = ms_thread_of_code(code);
+        for (uint32_t of = 0; freer && freer->freed && of < count; of++) {
+            const ms_cell_t *cell = ms_cell_find(freer->freed, of);
+            rows += cell && ms_read(&cell->freed_blocks);
+        }
+    }
+    return rows;
+}
+
+static bool fill_cross_frees(ms_snapshot_t *snapshot) {
+    uint32_t count = ms_thread_code_count();
+    size_t room = count_cross_frees(count) + 64; /* other threads go on */
+    if (!ROWS(snapshot, cross_frees, room)) return false;
+    for (uint32_t code = 0; code < count; code++) {
+        const ms_thread_t *freer = ms_thread_of_code(code);
+        for (uint32_t of = 0; freer && freer->freed && of < count; of++) {
+            const ms_cell_t *cell = ms_cell_find(freer->freed, of);
+            if (!cell || !ms_read(&cell->freed_blocks) || snapshot->model.cross_frees.count == room) continue;
+            const ms_thread_t *owner = ms_thread_of_code(of);
+            bool same = owner && owner->id == ms_read(&cell->owner);
+            *ADD_ROW(snapshot, cross_frees) = (ms_cross_frees_row_t){.owner_thread = same ? owner->id : 0,
+                                                                     .freeing_thread = freer->id,
+                                                                     .bytes = ms_read(&cell->freed_bytes),
+                                                                     .blocks = ms_read(&cell->freed_blocks)};
+        }
+    }
+    return true;
+}
+
+/* ---- tasks */
+
+static uint64_t task_peak_error(int64_t peak) {
+    if (ms_process.always_slow) return 0;
+    return peak / 64 < 1024 ? 1024 : peak / 64 > 65536 ? 65536 : (uint64_t)peak / 64;
+}
+
+static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t index) {
+    ms_cell_t sum = ms_task_sum(index);
+    if (index < MS_TASK_FIRST && sum.allocated_blocks == 0 && index != MS_TASK_NONE) return;
+    int64_t peak = atomic_load_explicit(&task->peak_bytes, memory_order_relaxed);
+    bool ended = task->state == MS_TASK_ENDED;
+    ms_tasks_row_t *row = ADD_ROW(snapshot, tasks);
+    *row = (ms_tasks_row_t){
+        .id = atomic_load_explicit(&task->id, memory_order_relaxed),
+        .parent = task->parent ? task->parent : MS_NULL,
+        .name = ms_region_text(&snapshot->region, task->name, strnlen(task->name, MS_TASK_NAME)),
+        .state = index == MS_TASK_OTHER ? "other" : ended ? "ended" : "active",
+        .start_ns = task->start_ns,
+        .end_ns = ended ? task->end_ns : MS_NULL,
+        .allocated_bytes = sum.allocated_bytes,
+        .allocated_blocks = sum.allocated_blocks,
+        .freed_bytes = sum.freed_bytes,
+        .freed_blocks = sum.freed_blocks,
+        .live_bytes = sum.allocated_bytes - sum.freed_bytes,
+        .live_blocks = sum.allocated_blocks - sum.freed_blocks,
+        .peak_error_bytes = task_peak_error(peak),
+        .enters = sum.enters,
+        .handed_off_bytes = sum.handed_off_bytes,
+        .handed_off_blocks = sum.handed_off_blocks,
+        .outlived_bytes = ended ? task->outlived_bytes : MS_NULL,
+        .outlived_blocks = ended ? task->outlived_blocks : MS_NULL,
+    };
+    row->peak_bytes = (uint64_t)peak > row->live_bytes ? (uint64_t)peak : row->live_bytes;
+}
+
+static bool fill_tasks(ms_snapshot_t *snapshot) {
+    uint32_t count = ms_task_index_count();
+    if (!ROWS(snapshot, tasks, count)) return false;
+    for (uint32_t index = 0; index < count; index++) {
+        const ms_task_t *task = ms_task_of_index(index);
+        if (task && task->state != MS_TASK_UNUSED) add_task(snapshot, task, index);
+    }
+    ms_snapshot_null(snapshot, "tasks", "outlived_bytes", "the task has not ended");
+    ms_snapshot_null(snapshot, "tasks", "outlived_blocks", "the task has not ended");
+    return true;
+}
+
+/* ---- sites */
+
+/* Square root rounded down: standard errors need no libm. */
+static uint64_t square_root(uint64_t value) {
+    uint64_t root = 0;
+    for (uint64_t bit = (uint64_t)1 << 31; bit; bit >>= 1)
+        if ((root | bit) * (root | bit) <= value) root |= bit;
+    return root;
+}
+
+static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estimated) {
+    uint32_t shift = estimated ? MS_WEIGHT_SHIFT : 0;
+    uint64_t half = estimated ? (uint64_t)1 << (MS_WEIGHT_SHIFT - 1) : 0;
+    row->allocated_bytes = sum->allocated_bytes;
+    row->allocated_blocks = (sum->allocated_blocks + half) >> shift;
+    row->freed_bytes = sum->freed_bytes;
+    row->freed_blocks = (sum->freed_blocks + half) >> shift;
+    if (row->freed_blocks > row->allocated_blocks) row->freed_blocks = row->allocated_blocks;
+    row->live_bytes = row->allocated_bytes - row->freed_bytes;
+    row->live_blocks = row->allocated_blocks - row->freed_blocks;
+    row->peak_bytes = MS_NULL;
+    row->samples = estimated ? sum->owner : 0;
+    row->estimated = estimated;
+    row->live_error_bytes = estimated ? square_root(sum->handed_off_bytes) : MS_NULL;
+}
+
+static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
+    ms_cell_t sum = ms_site_sum(id);
+    if (sum.allocated_blocks == 0) return true;
+    size_t depth = ms_stack_pcs(id, NULL, 0);
+    uint64_t *pcs = ms_region_alloc(&snapshot->region, (depth + 1) * sizeof *pcs);
+    if (!pcs) return false;
+    ms_stack_pcs(id, pcs, depth);
+    ms_sites_row_t *row = ADD_ROW(snapshot, sites);
+    row->id = id;
+    row->kind = id == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
+    row->stack = (ms_pcs_t){.pcs = pcs, .count = depth};
+    set_site_usage(row, &sum, ms_process.sites == MS_SITES_SAMPLED);
+    return true;
+}
+
+static void add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
+    const memscope_variable_t *variable = ms_site_variable(id);
+    ms_cell_t sum = ms_site_sum(id);
+    ms_sites_row_t *row = ADD_ROW(snapshot, sites);
+    row->id = id;
+    row->kind = "variable";
+    row->variable = text_of(snapshot, variable->name);
+    row->type = text_of(snapshot, variable->type);
+    row->function = text_of(snapshot, variable->function);
+    row->file = text_of(snapshot, variable->file);
+    row->line = variable->line;
+    set_site_usage(row, &sum, false);
+}
+
+/* Blocks without a site: what is left of the totals. Only where sites are counted, not estimated. */
+static void add_siteless(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
+    ms_cell_t rest = {.allocated_bytes = totals->allocated_bytes,
+                      .allocated_blocks = totals->allocated_blocks,
+                      .freed_bytes = totals->freed_bytes,
+                      .freed_blocks = totals->freed_blocks};
+    for (size_t i = 0; i < snapshot->model.sites.count; i++) {
+        const ms_sites_row_t *row = &snapshot->model.sites.rows[i];
+        rest.allocated_bytes -= row->allocated_bytes;
+        rest.allocated_blocks -= row->allocated_blocks;
+        rest.freed_bytes -= row->freed_bytes;
+        rest.freed_blocks -= row->freed_blocks;
+    }
+    if ((int64_t)rest.allocated_blocks <= 0) return;
+    ms_sites_row_t *row = ADD_ROW(snapshot, sites);
+    row->kind = "none";
+    set_site_usage(row, &rest, false);
+}
+
+static bool fill_sites(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
+    uint32_t stacks = atomic_load_explicit(&ms_stack_table.next, memory_order_acquire);
+    uint32_t variables = ms_site_variable_count();
+    if (!ROWS(snapshot, sites, (size_t)stacks + variables + 2)) return false;
+    for (uint32_t id = MS_STACK_OTHER; id < stacks; id++)
+        if (!add_stack_site(snapshot, id)) return false;
+    for (uint32_t i = 0; i < variables; i++) add_variable_site(snapshot, MS_SITE_VARIABLES + i);
+    if (ms_process.sites == MS_SITES_EVERY) add_siteless(snapshot, totals);
+    ms_snapshot_null(snapshot, "sites", "peak_bytes", "peaks of sites are not recorded");
+    ms_snapshot_null(snapshot, "sites", "live_error_bytes", "the count is exact");
+    return true;
+}
+
+/* ---- size classes, totals, memory */
+
+static ms_size_classes_row_t class_row(uint32_t class) {
+    bool is_large = class == MS_CLASS_LARGE;
+    ms_size_classes_row_t row = {.index = class,
+                                 .payload_bytes = is_large ? 0 : ms_class_payload(class),
+                                 .block_bytes = is_large ? 0 : ms_class_stride(class)};
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
+        row.allocated_blocks += ms_read(&arena->allocated[class]);
+        row.freed_blocks += ms_arena_frees(arena, class) + ms_read(&arena->remote_freed[class]);
+    }
+    row.live_blocks = row.allocated_blocks - row.freed_blocks;
+    return row;
+}
+
+static bool fill_classes(ms_snapshot_t *snapshot) {
+    if (!ROWS(snapshot, size_classes, MS_CLASS_COUNT)) return false;
+    for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) {
+        ms_size_classes_row_t row = class_row(class);
+        if (row.allocated_blocks) *ADD_ROW(snapshot, size_classes) = row;
+    }
+    return true;
+}
+
+static uint64_t peak_error(void) {
+    uint64_t error = 0;
+    if (ms_process.always_slow) return 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) error += ms_read(&arena->unsettled_max);
+    return error;
+}
+
+static bool fill_totals(ms_snapshot_t *snapshot) {
+    ms_totals_row_t *row = ROWS(snapshot, totals, 1);
+    if (!row) return false;
+    snapshot->model.totals.count = 1;
+    for (size_t i = 0; i < snapshot->model.threads.count; i++) {
+        const ms_threads_row_t *thread = &snapshot->model.threads.rows[i];
+        row->allocated_bytes += thread->allocated_bytes;
+        row->allocated_blocks += thread->allocated_blocks;
+        row->freed_bytes += thread->freed_bytes;
+        row->freed_blocks += thread->freed_blocks;
+    }
+    row->live_bytes = row->allocated_bytes - row->freed_bytes;
+    row->live_blocks = row->allocated_blocks - row->freed_blocks;
+    int64_t peak = atomic_load_explicit(&ms_process.peak_bytes, memory_order_relaxed);
+    row->peak_bytes = (uint64_t)peak > row->live_bytes ? (uint64_t)peak : row->live_bytes;
+    row->peak_error_bytes = peak_error();
+    return true;
+}
+
+static uint64_t carved_bytes(void) {
+    uint64_t bytes = 0;
+    ms_lock(MS_LOCK_SLABS);
+    for (const ms_group_t *group = ms_group_first(); group; group = group->all)
+        for (uint32_t i = 0; group->start && i < MS_GROUP_BYTES >> group->slab_shift; i++)
+            if (group->slabs[i].arena) bytes += group->slabs[i].carved * ms_class_stride(group->slabs[i].class);
+    ms_unlock(MS_LOCK_SLABS);
+    return bytes;
+}
+
+static uint64_t at_least_zero(uint64_t value) { return (int64_t)value < 0 ? 0 : value; }
+
+static bool fill_memory(ms_snapshot_t *snapshot) {
+    ms_memory_row_t *row = ROWS(snapshot, memory, 1);
+    if (!row) return false;
+    snapshot->model.memory.count = 1;
+    const ms_totals_row_t *totals = snapshot->model.totals.rows;
+    ms_large_totals_t large = ms_large_totals();
+    uint64_t slab_bytes = ms_slab_mapped_bytes(), carved = carved_bytes(), live_strides = 0, small_blocks = 0;
+    for (size_t i = 0; i < snapshot->model.size_classes.count; i++) {
+        const ms_size_classes_row_t *class = &snapshot->model.size_classes.rows[i];
+        live_strides += class->live_blocks * class->block_bytes;
+        if (class->block_bytes) small_blocks += class->live_blocks;
+    }
+    row->live_bytes = totals->live_bytes;
+    row->header_bytes = 16 * (small_blocks + large.live_blocks);
+    row->mapped_bytes = slab_bytes + large.live_mapped_bytes + large.cached_bytes;
+    row->slack_bytes = at_least_zero(live_strides + large.live_mapped_bytes - row->header_bytes - row->live_bytes);
+    row->free_bytes = at_least_zero(carved - live_strides) + large.cached_bytes;
+    row->uncarved_bytes = at_least_zero(slab_bytes - carved);
+    row->metadata_bytes = ms_os_metadata_bytes();
+    row->backing_resident_bytes = ms_backend_current()->resident();
+    if (row->backing_resident_bytes == MS_NULL)
+        ms_snapshot_null(snapshot, "memory", "backing_resident_bytes", "this backing does not tell");
+    return true;
+}
+
+/* ---- knobs, data quality */
+
+static bool fill_knobs(ms_snapshot_t *snapshot) {
+    if (!ROWS(snapshot, knobs, MS_KNOB_ID_COUNT)) return false;
+    for (int id = 0; id < MS_KNOB_ID_COUNT; id++) {
+        char number[32];
+        *ADD_ROW(snapshot, knobs) =
+            (ms_knobs_row_t){.name = ms_knob_info[id].name,
+                             .value = text_of(snapshot, ms_knob_text(&ms_process.knobs, (ms_knob_id_t)id, number)),
+                             .source = ms_knob_source_names[ms_process_knob_sources[id]]};
+    }
+    return true;
+}
+
+static uint64_t truncated_stacks(void) {
+    uint64_t cut = 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
+        for (int end = 0; arena->unwind && end < MS_UNWIND_END_COUNT; end++)
+            if (end != MS_UNWIND_END_root) cut += arena->unwind->stats.ends[end];
+    return cut;
+}
+
+static uint64_t sampled_blocks(void) {
+    uint64_t sampled = 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) sampled += arena->sampled_blocks;
+    return sampled;
+}
+
+static size_t running_threads(const ms_snapshot_t *snapshot) {
+    size_t running = 0;
+    for (size_t i = 0; i < snapshot->model.threads.count; i++)
+        running += snapshot->model.threads.rows[i].state[0] == 'r';
+    return running;
+}
+
+static bool fill_quality(ms_snapshot_t *snapshot) {
+    ms_data_quality_row_t *row = ROWS(snapshot, data_quality, 1);
+    if (!row) return false;
+    snapshot->model.data_quality.count = 1;
+    static const char *const counts[] = {"none", "sampled", "exact"};
+    bool sites = ms_process.sites != MS_SITES_NONE;
+    *row = (ms_data_quality_row_t){
+        .allocation_events = snapshot->model.totals.rows->allocated_blocks,
+        .free_events = snapshot->model.totals.rows->freed_blocks,
+        .sampled_events = sampled_blocks(),
+        .dropped_events = ms_cells_dropped(),
+        .folded_threads = ms_thread_of_code(MS_CODE_FOLDED)->end_ns,
+        .folded_tasks = ms_process.folded_tasks,
+        .folded_sites = sites ? ms_stack_overflow() : 0,
+        .truncated_stacks = truncated_stacks(),
+        .header_check_failures = ms_process.header_failures,
+        .origin_mismatches = ms_process.origin_mismatches,
+        .unknown_frees = ms_process.unknown_frees,
+        .failed_allocations = ms_process.failed_allocations,
+        .sample_bytes = ms_process.sites == MS_SITES_SAMPLED && !ms_process.knobs.sample_rate ? ms_process.knobs.sample_bytes : 0,
+        .own_memory_bytes = ms_os_metadata_bytes(),
+        .own_cpu_ns = MS_NULL,
+        .site_counts = counts[ms_process.sites],
+        .unwinder = !sites ? "none" : ms_process.full_stacks ? "eh_frame" : "caller",
+        .clock = ms_process.knobs.test_mode ? "fixed" : "monotonic_coarse",
+        .consistency = running_threads(snapshot) <= 1 ? "quiescent" : "concurrent",
+        .complete = true,
+    };
+    ms_snapshot_null(snapshot, "data_quality", "own_cpu_ns", "reading a clock twice per call would cost more than the call");
+    return true;
+}
+
+/* ---- all of it */
+
+static bool fill(ms_snapshot_t *snapshot, const char *reason) {
+    if (!ROWS(snapshot, null_reasons, NULL_REASONS)) return false;
+    if (!fill_threads(snapshot) || !fill_totals(snapshot) || !fill_cross_frees(snapshot) || !fill_tasks(snapshot) ||
+        !fill_sites(snapshot, snapshot->model.totals.rows) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
+        !fill_knobs(snapshot) || !fill_quality(snapshot))
+        return false;
+    return ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
+}
+
+/* The snapshot lies in its own region. */
+ms_snapshot_t *ms_snapshot_take(const char *reason) {
+    ms_arena_t *arena = ms_arena_enter();
+    ms_arena_settle(arena);
+    ms_arena_flush_task(arena);
+    ms_arena_leave(arena);
+    ms_region_t region = {0};
+    ms_snapshot_t *snapshot = ms_region_alloc(&region, sizeof *snapshot);
+    if (!snapshot) return NULL;
+    snapshot->region = region;
+    ms_lock(MS_LOCK_EXPORT);
+    ms_lock(MS_LOCK_TASKS);
+    ms_lock(MS_LOCK_THREADS);
+    bool filled = fill(snapshot, reason);
+    ms_unlock(MS_LOCK_THREADS);
+    ms_unlock(MS_LOCK_TASKS);
+    ms_unlock(MS_LOCK_EXPORT);
+    if (filled) return snapshot;
+    ms_snapshot_free(snapshot);
+    errno = ENOMEM;
+    return NULL;
+}
+
+void ms_snapshot_free(ms_snapshot_t *snapshot) {
+    ms_region_t region = snapshot->region;
+    ms_region_free(&region);
+}

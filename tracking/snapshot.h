@@ -1,0 +1,39 @@
+/* A snapshot: the model (tracking/model.h) filled from the counters of the running process, in memory of its own.
+ *
+ * Taking one holds MS_LOCK_EXPORT, _TASKS and _THREADS: threads do not start or end meanwhile, malloc and free go on. */
+#ifndef MS_TRACKING_SNAPSHOT_H
+#define MS_TRACKING_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "tracking/model.h"
+
+/* Memory of a snapshot: pieces straight from the system, given back all at once. */
+typedef struct ms_region {
+    struct ms_region_piece *pieces; /* newest first */
+    size_t used;                    /* of the newest */
+} ms_region_t;
+
+/* Zeroed; NULL when there is no memory. */
+void *ms_region_alloc(ms_region_t *region, size_t bytes);
+const char *ms_region_text(ms_region_t *region, const char *text, size_t length);
+void ms_region_free(ms_region_t *region);
+
+typedef struct memscope_snapshot {
+    ms_model_t model;
+    ms_region_t region;
+} ms_snapshot_t;
+
+/* `reason` is "exit" or "call". NULL with errno ENOMEM. */
+ms_snapshot_t *ms_snapshot_take(const char *reason);
+void ms_snapshot_free(ms_snapshot_t *snapshot);
+
+/* Notes why a value is null. */
+void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason);
+
+/* The parts that come from the kernel (tracking/snapshot_process.c). */
+bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason);
+bool ms_snapshot_modules(ms_snapshot_t *snapshot);
+
+#endif

@@ -1,0 +1,386 @@
+#include "tracking/tasks.h"
+#include "alloc/lock.h"
+#include "alloc/os.h"
+#include "alloc/thread.h"
+#include "memscope/memscope.h"
+#include "tracking/process.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CHUNK 64u
+#define CHUNKS 16384u /* 1,048,576 slots */
+#define KEY_BUCKETS 4096u
+
+static _Atomic(ms_task_t *) chunks[CHUNKS];
+static _Atomic(uint32_t) index_count = MS_TASK_FIRST;
+static ms_task_t other = {.id = MS_TASK_OTHER, .state = MS_TASK_ACTIVE, .name = "other"};
+static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
+
+/* MS_LOCK_TASKS */
+static ms_task_t *oldest_ended, *newest_ended;
+static ms_task_t **key_buckets;
+
+uint32_t ms_task_index_count(void) {
+    return atomic_load_explicit(&index_count, memory_order_acquire);
+}
+
+ms_task_t *ms_task_of_index(uint32_t index) {
+    if (index == MS_TASK_NONE) return &none;
+    if (index == MS_TASK_OTHER) return &other;
+    if (index >= ms_task_index_count()) return NULL;
+    ms_task_t *chunk = atomic_load_explicit(&chunks[index / CHUNK], memory_order_acquire);
+    return chunk ? &chunk[index % CHUNK] : NULL;
+}
+
+ms_task_t *ms_task_find(uint64_t id) {
+    ms_task_t *task = ms_task_of_index((uint32_t)id);
+    return task && atomic_load_explicit(&task->id, memory_order_acquire) == id ? task : NULL;
+}
+
+/* ---- cells */
+
+static void move_cell(ms_cell_t *to, ms_cell_t *from) {
+    to->allocated_bytes += from->allocated_bytes;
+    to->allocated_blocks += from->allocated_blocks;
+    to->freed_bytes += from->freed_bytes;
+    to->freed_blocks += from->freed_blocks;
+    to->handed_off_bytes += from->handed_off_bytes;
+    to->handed_off_blocks += from->handed_off_blocks;
+    to->enters += from->enters;
+}
+
+ms_cell_t *ms_task_cell(ms_arena_t *arena, uint32_t index) {
+    if (!arena->tasks) {
+        ms_cells_t *cells = ms_os_map_metadata(sizeof *cells);
+        __atomic_store_n(&arena->tasks, cells, __ATOMIC_RELEASE);
+    }
+    static ms_cell_t nowhere; /* without memory for the table; nobody sums it */
+    if (!arena->tasks) return &nowhere;
+    ms_cell_t *cell = ms_cell(arena->tasks, index);
+    ms_task_t *task = ms_task_of_index(index);
+    uint64_t id = task ? atomic_load_explicit(&task->id, memory_order_relaxed) : index;
+    if (ms_unlikely(cell->owner != id)) {
+        if (cell->owner != 0) { /* the slot changed hands: what stands here is of a task that is `other` now */
+            ms_cell_t copy = *cell;
+            memset(cell, 0, sizeof *cell);
+            move_cell(ms_cell(arena->tasks, MS_TASK_OTHER), &copy);
+        }
+        cell->owner = id;
+    }
+    return cell;
+}
+
+static void add_index(ms_cell_t *sum, const ms_arena_t *arena, uint32_t index, uint64_t id) {
+    const ms_cell_t *cell = arena->tasks ? ms_cell_find(arena->tasks, index) : NULL;
+    uint64_t owner = cell ? ms_read(&cell->owner) : 0;
+    if (cell && owner == id) ms_cell_add(sum, arena->tasks, index);
+}
+
+/* What arenas still count under indexes whose task has changed since. */
+static void add_stale(ms_cell_t *sum, const ms_arena_t *arena) {
+    for (uint32_t index = MS_TASK_FIRST, count = ms_task_index_count(); arena->tasks && index < count; index++) {
+        const ms_cell_t *cell = ms_cell_find(arena->tasks, index);
+        const ms_task_t *task = ms_task_of_index(index);
+        if (!cell || !task) continue;
+        uint64_t owner = ms_read(&cell->owner);
+        if (owner && owner != atomic_load_explicit(&task->id, memory_order_relaxed))
+            ms_cell_add(sum, arena->tasks, index);
+    }
+}
+
+/* The flow since the last flush belongs to the current task and is not in its cell yet. */
+static void add_current(ms_cell_t *sum, const ms_arena_t *arena) {
+    ms_flow_t flow = ms_arena_flow(arena);
+    sum->allocated_bytes += flow.allocated_bytes - arena->mark.allocated_bytes;
+    sum->allocated_blocks += flow.allocated_blocks - arena->mark.allocated_blocks;
+    sum->freed_bytes += flow.freed_bytes - arena->mark.freed_bytes;
+    sum->freed_blocks += flow.freed_blocks - arena->mark.freed_blocks;
+}
+
+/* One arena's part, read again if its owner moved numbers meanwhile (a seqlock with one writer). */
+static void add_arena(ms_cell_t *sum, const ms_arena_t *arena, uint32_t index, uint64_t id) {
+    for (int tries = 0; tries < 64; tries++) {
+        ms_cell_t part = {0};
+        uint64_t before = __atomic_load_n(&arena->sequence, __ATOMIC_ACQUIRE);
+        if (index == MS_TASK_NONE && arena->tasks)
+            ms_cell_add(&part, arena->tasks, index);
+        else
+            add_index(&part, arena, index, id);
+        if (index == MS_TASK_OTHER) add_stale(&part, arena);
+        if (ms_word0_task(ms_read(&arena->word0)) == index) add_current(&part, arena);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if ((before & 1) && tries < 63) continue;
+        if (__atomic_load_n(&arena->sequence, __ATOMIC_RELAXED) != before && tries < 63) continue;
+        move_cell(sum, &part);
+        return;
+    }
+}
+
+ms_cell_t ms_task_sum(uint32_t index) {
+    ms_cell_t sum = {0};
+    const ms_task_t *task = ms_task_of_index(index);
+    uint64_t id = task ? atomic_load_explicit(&task->id, memory_order_relaxed) : 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) add_arena(&sum, arena, index, id);
+    return sum;
+}
+
+void ms_arena_flush_task(ms_arena_t *arena) {
+    ms_flow_t flow = ms_arena_flow(arena);
+    ms_flow_t *mark = &arena->mark;
+    if (flow.allocated_blocks == mark->allocated_blocks && flow.freed_blocks == mark->freed_blocks &&
+        flow.allocated_bytes == mark->allocated_bytes)
+        return;
+    ms_cell_t *cell = ms_task_cell(arena, ms_word0_task(arena->word0));
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* pairs with add_arena(): odd is seen before any change */
+    ms_count(&cell->allocated_bytes, flow.allocated_bytes - mark->allocated_bytes);
+    ms_count(&cell->allocated_blocks, flow.allocated_blocks - mark->allocated_blocks);
+    ms_count(&cell->freed_bytes, flow.freed_bytes - mark->freed_bytes);
+    ms_count(&cell->freed_blocks, flow.freed_blocks - mark->freed_blocks);
+    *mark = flow;
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELEASE);
+}
+
+static void raise_peak(_Atomic(int64_t) *peak, int64_t live) {
+    int64_t seen = atomic_load_explicit(peak, memory_order_relaxed);
+    while (live > seen &&
+           !atomic_compare_exchange_weak_explicit(peak, &seen, live, memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
+
+/* What runs outside any task is shared by all threads: frees of its blocks by others wait for the next settle. */
+static void settle_untasked(ms_arena_t *arena) {
+    uint64_t freed = arena->untasked_freed_bytes - arena->untasked_settled_bytes;
+    if (!freed) return;
+    arena->untasked_settled_bytes = arena->untasked_freed_bytes;
+    atomic_fetch_sub_explicit(&none.live_bytes, (int64_t)freed, memory_order_relaxed);
+}
+
+void ms_task_settle(ms_arena_t *arena) {
+    settle_untasked(arena);
+    ms_flow_t flow = ms_arena_flow(arena);
+    int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) -
+                    (int64_t)(flow.freed_bytes - arena->task_settled.freed_bytes);
+    arena->task_settled = flow;
+    ms_task_t *task = ms_task_of_index(ms_word0_task(arena->word0));
+    if (!task || delta == 0) return;
+    int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
+    if (delta > 0) raise_peak(&task->peak_bytes, live);
+}
+
+void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) {
+    ms_cell_t *cell = ms_task_cell(arena, index);
+    ms_count(&cell->freed_bytes, size);
+    ms_count(&cell->freed_blocks, 1);
+    if (index != ms_word0_task(arena->word0)) {
+        ms_count(&cell->handed_off_bytes, size);
+        ms_count(&cell->handed_off_blocks, 1);
+    }
+    if (index == MS_TASK_NONE) {
+        arena->untasked_freed_bytes += size;
+        return;
+    }
+    ms_task_t *task = ms_task_of_index(index);
+    if (task) atomic_fetch_sub_explicit(&task->live_bytes, (int64_t)size, memory_order_relaxed);
+}
+
+/* 1/64 of the task's peak, between 1 and 64 KiB: the error of its peak. */
+int64_t ms_task_quantum(const ms_arena_t *arena) {
+    const ms_task_t *task = ms_task_of_index(ms_word0_task(arena->word0));
+    int64_t quantum = task ? atomic_load_explicit(&task->peak_bytes, memory_order_relaxed) / 64 : 0;
+    return quantum < 1024 ? 1024 : quantum > 65536 ? 65536 : quantum;
+}
+
+/* ---- the table */
+
+static void ended_remove(ms_task_t *task) {
+    *(task->older ? &task->older->newer : &oldest_ended) = task->newer;
+    *(task->newer ? &task->newer->older : &newest_ended) = task->older;
+}
+
+static void ended_push(ms_task_t *task) {
+    task->older = newest_ended;
+    task->newer = NULL;
+    *(newest_ended ? &newest_ended->newer : &oldest_ended) = task;
+    newest_ended = task;
+}
+
+static ms_task_t *slot_new(uint32_t *index) {
+    *index = ms_task_index_count();
+    if (*index - MS_TASK_FIRST >= ms_process.knobs.max_tracked_tasks || *index / CHUNK >= CHUNKS) return NULL;
+    _Atomic(ms_task_t *) *chunk = &chunks[*index / CHUNK];
+    ms_task_t *tasks = atomic_load_explicit(chunk, memory_order_relaxed);
+    if (!tasks) {
+        tasks = ms_os_map_metadata(CHUNK * sizeof *tasks);
+        if (!tasks) return NULL;
+        atomic_store_explicit(chunk, tasks, memory_order_release); /* pairs with ms_task_of_index() */
+    }
+    atomic_store_explicit(&index_count, *index + 1, memory_order_release);
+    return &tasks[*index % CHUNK];
+}
+
+static ms_task_t *slot_reuse(uint32_t *index) {
+    for (int tries = 0; tries < 4 && oldest_ended; tries++) {
+        ms_task_t *task = oldest_ended;
+        ended_remove(task);
+        *index = (uint32_t)atomic_load(&task->id);
+        ms_cell_t sum = ms_task_sum(*index);
+        if (sum.allocated_blocks == sum.freed_blocks) return task;
+        ended_push(task);
+    }
+    return NULL;
+}
+
+static void copy_name(char *to, const char *name) {
+    size_t length = name ? strnlen(name, MS_TASK_NAME - 1) : 0;
+    if (length) memcpy(to, name, length);
+    to[length] = '\0';
+}
+
+/* Under MS_LOCK_TASKS. */
+static ms_task_t *create(const char *name, uint64_t parent) {
+    uint32_t index;
+    ms_task_t *task = slot_new(&index);
+    if (!task) task = slot_reuse(&index);
+    if (!task) {
+        atomic_fetch_add_explicit(&ms_process.folded_tasks, 1, memory_order_relaxed);
+        return &other;
+    }
+    uint64_t id = ((atomic_load(&task->id) >> 32) << 32) + ((uint64_t)1 << 32) + index;
+    task->state = MS_TASK_ACTIVE;
+    task->parent = ms_process.knobs.enable_task_hierarchy ? parent : 0;
+    task->start_ns = ms_process_elapsed_ns();
+    task->end_ns = task->outlived_bytes = task->outlived_blocks = 0;
+    task->key = NULL;
+    atomic_store(&task->live_bytes, 0);
+    atomic_store(&task->peak_bytes, 0);
+    copy_name(task->name, name);
+    atomic_store_explicit(&task->id, id, memory_order_release);
+    return task;
+}
+
+memscope_task_t memscope_task_create(const char *name, memscope_task_t parent) {
+    ms_arena_leave(ms_arena_enter());
+    if (!ms_process.track_tasks) return MS_TASK_OTHER;
+    if (parent == MEMSCOPE_PARENT_CURRENT) parent = memscope_task_current();
+    ms_lock(MS_LOCK_TASKS);
+    uint64_t id = atomic_load(&create(name, parent)->id);
+    ms_unlock(MS_LOCK_TASKS);
+    return id;
+}
+
+static ms_task_t **key_slot(const void *key) {
+    uint64_t hash = ((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u;
+    ms_task_t **slot = &key_buckets[hash >> 40 & (KEY_BUCKETS - 1)];
+    while (*slot && (*slot)->key != key) slot = &(*slot)->next_key;
+    return slot;
+}
+
+memscope_task_t memscope_task_for_key(const void *key, const char *name) {
+    ms_arena_leave(ms_arena_enter());
+    if (!ms_process.track_tasks || !key) return MS_TASK_OTHER;
+    uint64_t parent = memscope_task_current(), id = MS_TASK_OTHER;
+    ms_lock(MS_LOCK_TASKS);
+    if (!key_buckets) key_buckets = ms_os_map_metadata(KEY_BUCKETS * sizeof *key_buckets);
+    if (key_buckets) {
+        ms_task_t **slot = key_slot(key), *task = *slot;
+        if (!task && (task = create(name, parent)) != &other) {
+            task->key = key;
+            task->next_key = NULL;
+            *slot = task;
+        }
+        id = atomic_load(&task->id);
+    }
+    ms_unlock(MS_LOCK_TASKS);
+    return id;
+}
+
+/* ---- the current task */
+
+memscope_task_t memscope_task_current(void) {
+    const ms_task_t *task = ms_task_of_index(ms_word0_task(ms_arena_current->word0));
+    return task ? atomic_load_explicit(&task->id, memory_order_relaxed) : 0;
+}
+
+static void switch_to(ms_arena_t *arena, uint32_t index) {
+    if (ms_flow_moved(arena)) {
+        ms_task_settle(arena);
+        ms_arena_flush_task(arena);
+    }
+    arena->word0 = ms_word0(index, 0);
+    ms_arena_rearm(arena);
+}
+
+memscope_token_t memscope_task_enter(memscope_task_t id) {
+    memscope_token_t token = {0};
+    ms_arena_t *arena = ms_arena_enter();
+    if (!ms_process.track_tasks || !arena->thread || ms_arena_current != arena) {
+        ms_arena_leave(arena);
+        return token;
+    }
+    token.previous = memscope_task_current();
+    const ms_task_t *task = ms_task_find(id);
+    uint32_t index = task && task->state == MS_TASK_ACTIVE ? (uint32_t)id : MS_TASK_NONE;
+    switch_to(arena, index);
+    if (index) ms_count(&ms_task_cell(arena, index)->enters, 1);
+    return token;
+}
+
+void memscope_task_leave(memscope_token_t token) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!ms_process.track_tasks || !arena->thread) return;
+    switch_to(arena, ms_task_find(token.previous) ? (uint32_t)token.previous : MS_TASK_NONE);
+}
+
+/* ---- numbers */
+
+static void fill_usage(const ms_task_t *task, uint32_t index, memscope_usage_t *usage) {
+    ms_cell_t sum = ms_task_sum(index);
+    int64_t peak = atomic_load_explicit(&task->peak_bytes, memory_order_relaxed);
+    *usage = (memscope_usage_t){
+        .allocated_bytes = sum.allocated_bytes,
+        .allocated_blocks = sum.allocated_blocks,
+        .freed_bytes = sum.freed_bytes,
+        .freed_blocks = sum.freed_blocks,
+        .live_bytes = sum.allocated_bytes - sum.freed_bytes,
+        .live_blocks = sum.allocated_blocks - sum.freed_blocks,
+    };
+    usage->peak_bytes = (uint64_t)peak > usage->live_bytes ? (uint64_t)peak : usage->live_bytes;
+    usage->peak_error_bytes = ms_process.always_slow ? 0
+                                                     : (uint64_t)(peak / 64 < 1024    ? 1024
+                                                                  : peak / 64 > 65536 ? 65536
+                                                                                      : peak / 64);
+}
+
+int memscope_task_usage(memscope_task_t id, memscope_usage_t *usage) {
+    const ms_task_t *task = ms_task_find(id);
+    if (!task) return ESRCH;
+    ms_arena_t *arena = ms_arena_enter();
+    ms_task_settle(arena);
+    ms_arena_leave(arena);
+    fill_usage(task, (uint32_t)id, usage);
+    return 0;
+}
+
+int memscope_task_end(memscope_task_t id, memscope_usage_t *usage) {
+    ms_task_t *task = ms_task_find(id);
+    if (!task || (uint32_t)id < MS_TASK_FIRST) return ESRCH;
+    memscope_usage_t outlived;
+    memscope_task_usage(id, &outlived);
+    ms_lock(MS_LOCK_TASKS);
+    bool active = atomic_load(&task->id) == id && task->state == MS_TASK_ACTIVE;
+    if (active) {
+        task->state = MS_TASK_ENDED;
+        task->end_ns = ms_process_elapsed_ns();
+        task->outlived_bytes = outlived.live_bytes;
+        task->outlived_blocks = outlived.live_blocks;
+        if (task->key) *key_slot(task->key) = task->next_key;
+        task->key = NULL;
+        ended_push(task);
+    }
+    ms_unlock(MS_LOCK_TASKS);
+    if (!active) return ESRCH;
+    if (usage) *usage = outlived;
+    return 0;
+}
