@@ -2,10 +2,10 @@
 # Instructions of one step of the loops in instructions.c, counted by callgrind, for memscope's modes and its peers.
 #
 #     bench/instructions.sh [-b BUILD] [VARIANT...]     a table; all variants unless named
-#     bench/instructions.sh [-b BUILD] --record         the counts of the default mode, as alloc/instructions.txt has them
+#     bench/instructions.sh [-b BUILD] --record         the default mode, in the form of alloc/instructions.txt
 #
-# count = (instructions inside measured() with the case - with its empty loop) / steps - 2 for each call: the caller's call
-# instruction and the move of its argument. So it is the PLT entry and everything behind it, slow paths and sampled
+# count = (instructions inside measured() with the case - with its empty loop) / steps - 2 for each call: the caller's
+# call instruction and the move of its argument. So it is the PLT entry and everything behind it, slow paths and sampled
 # allocations with their share, after 20 rounds of warm-up. A noisy machine cannot blur it.
 # memscope runs with test_mode:1 (fixed seeds), so that the sampled allocations are the same in every run.
 set -euo pipefail

@@ -2,8 +2,8 @@
 
 Words: a *ratio* is taken within one round (the variant's sample over the base's sample of the same round) and the
 median of the rounds is shown; *spread* is the median distance of the rounds' ratios from it. *value* is what a row is
-about (wall time of a run, CPU time of a server, ns of a call, KiB of a thread): smaller is better everywhere. The *best peer*
-is the allocator other than memscope with the smallest median, the *median peer* the median of all their medians."""
+about (wall time of a run, CPU time of a server, ns of a call, KiB of a thread): smaller is better everywhere. The *best
+peer* is the allocator other than memscope with the smallest median, the *median peer* the median of their medians."""
 import json
 import math
 import statistics
