@@ -31,6 +31,12 @@ static void cut_rust_hash(char *name) {
     if (hash != NULL && memcmp(hash, "::h", 3) == 0 && strspn(hash + 3, "0123456789abcdef") == 16) *hash = '\0';
 }
 
+/* " [clone .isra.0]": a copy the compiler made for itself. */
+static void cut_clone(char *name) {
+    char *clone = strstr(name, " [clone ");
+    if (clone != NULL) *clone = '\0';
+}
+
 char *ms_demangle(const char *name) {
     int status = 0;
     if (name == NULL) return NULL;
@@ -39,6 +45,7 @@ char *ms_demangle(const char *name) {
     if (readable != NULL) return readable;
     readable = __cxa_demangle(name, NULL, NULL, &status);
     if (readable == NULL) return ms_format("%s", name);
+    cut_clone(readable);
     cut_rust_hash(readable);
     return readable;
 }

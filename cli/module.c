@@ -273,12 +273,27 @@ static const char *function_name(Dwarf_Die *die) {
     return name != NULL ? name : dwarf_diename(die);
 }
 
+static const char *unit_directory(ms_unit_t *unit) {
+    Dwarf_Attribute attribute;
+    return dwarf_formstring(dwarf_attr(&unit->die, DW_AT_comp_dir, &attribute));
+}
+
 static void set_line(ms_unit_t *unit, uint64_t address, ms_frame_t *frame) {
     int line = 0;
     Dwarf_Line *row = dwarf_getsrc_die(&unit->die, address);
     if (row == NULL) return;
+    frame->directory = unit_directory(unit);
     frame->file = dwarf_linesrc(row, NULL, NULL);
     if (dwarf_lineno(row, &line) == 0 && line > 0) frame->line = (uint64_t)line;
+}
+
+/* Of a C++ function without external linkage gcc gives the bare name only; the symbol table has the whole. */
+static bool is_bare_name(ms_unit_t *unit, Dwarf_Die *function) {
+    int language = dwarf_srclang(&unit->die);
+    bool plain_c =
+        language == DW_LANG_C || language == DW_LANG_C89 || language == DW_LANG_C99 || language == DW_LANG_C11;
+    Dwarf_Attribute attribute;
+    return !plain_c && dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute) == NULL;
 }
 
 /* Where the function `inlined` was inlined: the position in its caller. */
@@ -290,8 +305,11 @@ static void set_call(ms_unit_t *unit, Dwarf_Die *inlined, ms_frame_t *caller) {
     if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attribute), &file) == 0 &&
         dwarf_getsrcfiles(&unit->die, &files, &count) == 0 && file < count)
         caller->file = dwarf_filesrc(files, file, NULL, NULL);
+    caller->directory = unit_directory(unit);
     if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attribute), &line) == 0) caller->line = line;
 }
+
+static const char *lookup_symbol(ms_module_t *module, uint64_t address);
 
 /* What DWARF knows; returns 0 when it has no function there, but the line may be set in frames[0]. */
 static size_t lookup_dwarf(ms_module_t *module, uint64_t address, ms_frame_t frames[]) {
@@ -309,6 +327,9 @@ static size_t lookup_dwarf(ms_module_t *module, uint64_t address, ms_frame_t fra
         frames[i].function = function_name(die);
         if (i + 1 < depth) set_call(unit, die, &frames[i + 1]);
     }
+    if (!is_bare_name(unit, &chain[0])) return depth;
+    const char *symbol = lookup_symbol(module, address + module->dwarf_bias);
+    if (symbol != NULL && strncmp(symbol, "_", 1) == 0) frames[depth - 1].function = symbol;
     return depth;
 }
 

@@ -10,9 +10,10 @@
 #define MS_INLINE_DEPTH 64 /* deeper chains of inlined functions lose their outermost ones */
 
 typedef struct ms_frame {
-    const char *function; /* as the linker knows it, NULL when unknown */
-    const char *file;     /* NULL when unknown */
-    uint64_t line;        /* 0 when unknown */
+    const char *function;  /* as the linker knows it, NULL when unknown */
+    const char *file;      /* NULL when unknown */
+    const char *directory; /* where the compiler ran: what a relative `file` is relative to, or NULL */
+    uint64_t line;         /* 0 when unknown */
 } ms_frame_t;
 
 typedef struct ms_module ms_module_t;

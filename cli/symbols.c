@@ -190,6 +190,35 @@ static const char *keep_text(ms_symbol_job_t *job, const char *text) {
     return memcpy(kept, text, bytes);
 }
 
+/* Takes "." and "x/.." out of a path, in place, by its text alone. */
+static void tidy_path(char *path) {
+    char *to = path, *root = path + (*path == '/');
+    for (const char *from = path; *from != '\0';) {
+        size_t length = strcspn(from, "/"), whole = length + (from[length] == '/');
+        bool up = length == 2 && memcmp(from, "..", 2) == 0;
+        bool can_go_up =
+            to > root && !(to - path >= 3 && memcmp(to - 3, "../", 3) == 0 && (to - 3 == path || to[-4] == '/'));
+        if (up && can_go_up) {
+            for (to--; to > root && to[-1] != '/';) to--;
+        } else if (!(length == 1 && *from == '.') && !(length == 0 && to > path) && !(up && root > path)) {
+            memmove(to, from, whole);
+            to += whole;
+        }
+        from += whole;
+    }
+    *to = '\0';
+}
+
+static const char *keep_path(ms_symbol_job_t *job, const ms_frame_t *frame) {
+    if (frame->file == NULL) return NULL;
+    bool relative = *frame->file != '/' && frame->directory != NULL;
+    char *path = relative ? ms_format("%s/%s", frame->directory, frame->file) : ms_format("%s", frame->file);
+    tidy_path(path);
+    const char *kept = keep_text(job, path);
+    free(path);
+    return kept;
+}
+
 static void add_row(ms_symbol_job_t *job, ms_symbols_row_t row) {
     if (job->row_count == job->row_capacity) {
         job->row_capacity = job->row_capacity == 0 ? 1024 : 2 * job->row_capacity;
@@ -226,7 +255,7 @@ static void name_pc(ms_symbol_job_t *job, uint64_t pc) {
                                         .depth = i,
                                         .function = keep_text(job, name),
                                         .line = frames[i].line,
-                                        .file = keep_text(job, frames[i].file),
+                                        .file = keep_path(job, &frames[i]),
                                         .module = base,
                                         .offset = offset});
         free(name);
