@@ -29,6 +29,8 @@
 #include "tracking/cells.h"
 #include "tracking/header.h"
 
+#pragma GCC visibility push(hidden) /* no detour through the GOT */
+
 struct ms_thread;
 struct ms_unwind_thread;
 
@@ -232,4 +234,5 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block);
 size_t ms_block_size(const void *payload);
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller);
 
+#pragma GCC visibility pop
 #endif

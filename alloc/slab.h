@@ -20,6 +20,8 @@
 #include "alloc/size_class.h"
 #include "tracking/header.h"
 
+#pragma GCC visibility push(hidden) /* no detour through the GOT */
+
 #define MS_GROUP_SHIFT 20
 #define MS_GROUP_BYTES ((size_t)1 << MS_GROUP_SHIFT)
 
@@ -93,4 +95,5 @@ static inline ms_slab_t *ms_slab_of(const void *payload) {
     return &group->slabs[(size_t)(header - group->start) >> group->slab_shift];
 }
 
+#pragma GCC visibility pop
 #endif

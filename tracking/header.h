@@ -23,6 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden) /* no detour through the GOT */
+
 typedef struct ms_header {
     uint64_t word0;
     uint64_t word1;
@@ -90,4 +92,5 @@ static inline uint32_t ms_word0_site(uint64_t word0) { return (uint32_t)word0; }
 uint32_t ms_age_encode(uint64_t milliseconds);
 uint64_t ms_age_decode(uint32_t age); /* milliseconds */
 
+#pragma GCC visibility pop
 #endif

@@ -9,6 +9,8 @@
 
 #include "tracking/knobs.h"
 
+#pragma GCC visibility push(hidden) /* no detour through the GOT */
+
 /* What a site is taken for. */
 typedef enum { MS_SITES_NONE, MS_SITES_SAMPLED, MS_SITES_EVERY } ms_sites_t;
 
@@ -43,4 +45,5 @@ void ms_process_start(void);
 uint64_t ms_process_milliseconds(void);
 uint64_t ms_process_elapsed_ns(void);
 
+#pragma GCC visibility pop
 #endif
