@@ -8,7 +8,7 @@ jobs=$(nproc)
 packages_build=(autoconf automake libtool pkg-config gcc g++ make binutils libc6-dev
     libjemalloc-dev libmimalloc-dev libmsgpack-dev libdw-dev libelf-dev libiberty-dev zlib1g-dev)
 packages_quickstart=(sqlite3)
-packages_check=(check clang valgrind shellcheck chromium python3 python3-msgpack xz-utils
+packages_check=(check libunwind-dev clang valgrind shellcheck chromium python3 python3-msgpack xz-utils
     perl git redis-server lua5.4 jq gawk procps)
 
 say() { printf '\n== %s\n' "$*"; }

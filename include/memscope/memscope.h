@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* the library itself is built with -fvisibility=hidden */
 
 #define MEMSCOPE_VERSION_MAJOR 0
 #define MEMSCOPE_VERSION_MINOR 1
@@ -117,6 +118,7 @@ int memscope_export_msgpack(const char *path);
 int memscope_export_json(const char *path);
 int memscope_export_html(const char *path);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
