@@ -93,7 +93,7 @@ END_TEST
 static void *library(void) {
     const char *top = getenv("top_builddir");
     char path[4096];
-    snprintf(path, sizeof path, "%s/.libs/plugin.so", top ? top : ".");
+    snprintf(path, sizeof path, "%s/tests/.libs/plugin.so", top ? top : ".");
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     ck_assert_msg(handle != NULL, "%s", dlerror());
     return handle;
