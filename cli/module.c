@@ -266,10 +266,16 @@ static bool find_inlined(Dwarf_Die *scope, uint64_t address, Dwarf_Die *inlined,
     return false;
 }
 
-static const char *function_name(Dwarf_Die *die) {
+static bool is_plain_c(ms_unit_t *unit) {
+    int language = dwarf_srclang(&unit->die);
+    return language == DW_LANG_C || language == DW_LANG_C89 || language == DW_LANG_C99 || language == DW_LANG_C11;
+}
+
+/* In C the linkage name is an alias the programmer never wrote (glibc's __GI_...). */
+static const char *function_name(ms_unit_t *unit, Dwarf_Die *die) {
     Dwarf_Attribute attribute;
-    const char *name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_linkage_name, &attribute));
-    if (name == NULL) name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_MIPS_linkage_name, &attribute));
+    const char *name = NULL;
+    if (!is_plain_c(unit)) name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_linkage_name, &attribute));
     return name != NULL ? name : dwarf_diename(die);
 }
 
@@ -289,11 +295,8 @@ static void set_line(ms_unit_t *unit, uint64_t address, ms_frame_t *frame) {
 
 /* Of a C++ function without external linkage gcc gives the bare name only; the symbol table has the whole. */
 static bool is_bare_name(ms_unit_t *unit, Dwarf_Die *function) {
-    int language = dwarf_srclang(&unit->die);
-    bool plain_c =
-        language == DW_LANG_C || language == DW_LANG_C89 || language == DW_LANG_C99 || language == DW_LANG_C11;
     Dwarf_Attribute attribute;
-    return !plain_c && dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute) == NULL;
+    return !is_plain_c(unit) && dwarf_attr_integrate(function, DW_AT_linkage_name, &attribute) == NULL;
 }
 
 /* Where the function `inlined` was inlined: the position in its caller. */
@@ -324,7 +327,7 @@ static size_t lookup_dwarf(ms_module_t *module, uint64_t address, ms_frame_t fra
     while (depth < MS_INLINE_DEPTH && find_inlined(&chain[depth - 1], address, &chain[depth], 0)) depth++;
     for (size_t i = 0; i < depth; i++) {
         Dwarf_Die *die = &chain[depth - 1 - i];
-        frames[i].function = function_name(die);
+        frames[i].function = function_name(unit, die);
         if (i + 1 < depth) set_call(unit, die, &frames[i + 1]);
     }
     if (!is_bare_name(unit, &chain[0])) return depth;

@@ -163,12 +163,11 @@ static void stamp(ms_model_t *model, int status) {
 }
 
 static void print_main(const ms_model_t *model) {
-    fputs("\nmemscope: ", stderr);
+    fputc('\n', stderr);
     ms_print_headline(stderr, model);
     ms_print_warnings(stderr, model);
     ms_print_totals(stderr, model);
-    ms_print_sites(stderr, model, SITES_SHOWN,
-                   model->totals.count > 0 && model->totals.rows->live_bytes > 0 ? MS_SORT_LIVE : MS_SORT_ALLOCATED);
+    ms_print_sites(stderr, model, SITES_SHOWN, ms_telling_sort(model));
     ms_print_threads(stderr, model, THREADS_SHOWN);
     ms_print_tasks(stderr, model, TASKS_SHOWN);
 }
@@ -240,12 +239,13 @@ static void finish(const char *directory, const ms_listing_t *before, char **com
     ms_found_t *found = ms_collect(directory, before, outcome->pid, &count);
     bool has_main = count > 0 && found[0].pid == (uint64_t)outcome->pid;
     ms_symbolizer_t *symbolizer = ms_symbolizer_open(NULL);
+    if (!has_main) explain_missing(command[0], outcome, values);
+    if (!has_main && count > 0 && !quiet) fprintf(stderr, "The largest of the other processes of the run:\n");
     for (size_t i = 0; i < count && i < PAGES_MOST; i++) {
         bool is_main = i == 0 && has_main;
         finish_one(&found[i], is_main ? &outcome->status : NULL, symbolizer, !quiet && i == 0);
     }
     ms_symbolizer_close(symbolizer);
-    if (!has_main) explain_missing(command[0], outcome, values);
     if (!quiet && count > 0) {
         print_others(found + 1, count - 1);
         print_paths(directory, found, count);

@@ -12,6 +12,8 @@
 #define BAR_WIDTH 40
 #define WIDEST_TEXT 100
 #define CROSS_FREES_SHOWN 5
+#define MUCH_LIVE 10    /* live bytes are worth a look from a tenth of the peak on */
+#define CALLERS_SHOWN 3 /* behind a site's own function in a table */
 
 static size_t text_width(FILE *out) {
     size_t width = ms_text_terminal_width(out);
@@ -69,17 +71,35 @@ static char *short_name(const char *function) {
     return name;
 }
 
-static const ms_symbols_row_t *telling_symbol(const ms_model_t *model, const ms_sites_row_t *site) {
-    const ms_symbols_row_t *first = NULL;
-    for (uint64_t i = 0; i < site->stack.count; i++) {
-        size_t count;
-        const ms_symbols_row_t *rows = ms_symbols_of(model, site->stack.pcs[i], &count);
-        for (size_t k = 0; k < count; k++) {
-            if (first == NULL) first = &rows[k];
-            if (rows[k].function != NULL && !passes_on(rows[k].function)) return &rows[k];
-        }
+/* Where in a stack: frame `i`, and of the functions inlined there the one numbered `depth`. */
+typedef struct ms_place {
+    uint64_t i;
+    size_t depth;
+} ms_place_t;
+
+static const ms_symbols_row_t *symbol_at(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t place) {
+    size_t count;
+    const ms_symbols_row_t *rows = ms_symbols_of(model, site->stack.pcs[place.i], &count);
+    return place.depth < count ? &rows[place.depth] : NULL;
+}
+
+/* The next function outwards, `place` left where it is. NULL at the end of the stack. */
+static const ms_symbols_row_t *next_symbol(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t *place) {
+    while (place->i < site->stack.count) {
+        const ms_symbols_row_t *row = symbol_at(model, site, *place);
+        if (row != NULL) return row;
+        *place = (ms_place_t){place->i + 1, 0};
     }
-    return first;
+    return NULL;
+}
+
+/* The innermost function that does not merely pass a request on; else the innermost. */
+static const ms_symbols_row_t *telling_symbol(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t *place) {
+    const ms_symbols_row_t *row;
+    for (*place = (ms_place_t){0, 0}; (row = next_symbol(model, site, place)) != NULL; place->depth++)
+        if (row->function != NULL && !passes_on(row->function)) return row;
+    *place = (ms_place_t){0, 0};
+    return next_symbol(model, site, place);
 }
 
 static char *frame_text(const ms_symbols_row_t *row, bool full) {
@@ -102,8 +122,31 @@ static char *site_name(const ms_model_t *model, const ms_sites_row_t *site) {
                          site->variable != NULL ? site->variable : "?", site->function != NULL ? site->function : "?",
                          site->file != NULL ? ms_base_name(site->file) : "?", (unsigned long long)site->line);
     if (strcmp(kind, "other") == 0) return ms_format("(further sites together)");
-    const ms_symbols_row_t *row = telling_symbol(model, site);
+    ms_place_t place;
+    const ms_symbols_row_t *row = telling_symbol(model, site, &place);
     return row == NULL ? ms_format("(site not recorded)") : frame_text(row, false);
+}
+
+/* The site's name, and behind it who called it: "f f.c:1 < g < h"; "..." for callers without names. */
+static char *site_chain(const ms_model_t *model, const ms_sites_row_t *site) {
+    ms_place_t place;
+    char *text = site_name(model, site);
+    if (telling_symbol(model, site, &place) == NULL) return text;
+    bool gap = false;
+    for (int shown = 0; shown < CALLERS_SHOWN;) {
+        place.depth++;
+        const ms_symbols_row_t *row = next_symbol(model, site, &place);
+        if (row == NULL) break;
+        gap |= row->function == NULL;
+        if (row->function == NULL) continue;
+        char *name = short_name(row->function), *longer = ms_format("%s%s < %s", text, gap ? " < ..." : "", name);
+        free(name);
+        free(text);
+        text = longer;
+        gap = false;
+        shown++;
+    }
+    return text;
 }
 
 /* ---- order ---- */
@@ -135,6 +178,13 @@ static const ms_sites_row_t **sorted_sites(const ms_model_t *model, ms_sort_t so
 
 /* ---- headline ---- */
 
+ms_sort_t ms_telling_sort(const ms_model_t *model) {
+    if (model->totals.count == 0) return MS_SORT_LIVE;
+    const ms_totals_row_t *totals = model->totals.rows;
+    return totals->live_bytes >= totals->peak_bytes / MUCH_LIVE && totals->live_bytes > 0 ? MS_SORT_LIVE
+                                                                                          : MS_SORT_ALLOCATED;
+}
+
 static char *ending(const ms_model_t *model) {
     const ms_process_row_t *process = model->process.rows;
     if (process->exit_signal != MS_NULL)
@@ -147,16 +197,17 @@ static char *ending(const ms_model_t *model) {
 
 static char *most_of(const ms_model_t *model) {
     const ms_totals_row_t *totals = model->totals.rows;
-    ms_sort_t sort = totals->live_bytes > 0 ? MS_SORT_LIVE : MS_SORT_ALLOCATED;
+    ms_sort_t sort = ms_telling_sort(model);
     const ms_sites_row_t **sites = sorted_sites(model, sort);
     char *text = NULL;
     if (model->sites.count > 0 && sites[0]->stack.count > 0 && sort_key(sites[0], sort) > 0) {
-        uint64_t whole = sort == MS_SORT_LIVE ? totals->live_bytes : totals->allocated_bytes,
-                 part = sort_key(sites[0], sort);
+        uint64_t whole = sort == MS_SORT_LIVE ? totals->live_bytes : totals->allocated_bytes;
+        uint64_t part = sort_key(sites[0], sort);
         char *name = site_name(model, sites[0]);
-        text = ms_format(" The largest part of what %s, %s%s (%s), comes from %s.",
+        text = ms_format(" The largest part of what %s, %s%s%s%s%s, comes from %s.",
                          sort == MS_SORT_LIVE ? "is live" : "was allocated", sites[0]->estimated ? "about " : "",
-                         ms_text_bytes(part).text, ms_text_share(part, part > whole ? part : whole).text, name);
+                         ms_text_bytes(part).text, part > whole ? "" : " (",
+                         part > whole ? "" : ms_text_share(part, whole).text, part > whole ? "" : ")", name);
         free(name);
     }
     free(sites);
@@ -396,7 +447,7 @@ static void site_row(ms_text_table_t *table, const ms_model_t *model, const ms_s
     site_quantity(table, site, site->live_bytes);
     site_quantity(table, site, site->allocated_bytes);
     ms_text_table_cell(table, "%s%s", site->estimated ? "~" : "", ms_text_count(site->allocated_blocks).text);
-    char *name = site_name(model, site);
+    char *name = site_chain(model, site);
     ms_text_table_cell(table, "%s", name);
     free(name);
 }

@@ -10,6 +10,9 @@
 
 typedef enum { MS_SORT_LIVE, MS_SORT_ALLOCATED, MS_SORT_PEAK } ms_sort_t;
 
+/* Which order says most: by live bytes when much is live, else by allocated bytes. */
+ms_sort_t ms_telling_sort(const ms_model_t *model);
+
 /* The result in two or three sentences. */
 void ms_print_headline(FILE *out, const ms_model_t *model);
 

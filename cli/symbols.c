@@ -211,8 +211,12 @@ static void tidy_path(char *path) {
 
 static const char *keep_path(ms_symbol_job_t *job, const ms_frame_t *frame) {
     if (frame->file == NULL) return NULL;
-    bool relative = *frame->file != '/' && frame->directory != NULL;
-    char *path = relative ? ms_format("%s/%s", frame->directory, frame->file) : ms_format("%s", frame->file);
+    const char *directory = frame->directory;
+    size_t length = directory == NULL ? 0 : strlen(directory);
+    bool relative = *frame->file != '/' && directory != NULL;
+    /* libdw has joined the two already for a file in that directory itself, not for those in others. */
+    if (relative && strncmp(frame->file, directory, length) == 0 && frame->file[length] == '/') relative = false;
+    char *path = relative ? ms_format("%s/%s", directory, frame->file) : ms_format("%s", frame->file);
     tidy_path(path);
     const char *kept = keep_text(job, path);
     free(path);
