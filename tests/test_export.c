@@ -29,11 +29,13 @@
 #include "export/utf8.h"
 #include "tests/support.h"
 
+#define PATH_BYTES 320
+
 static char directory[] = "/tmp/memscope-export-XXXXXX";
 static char error[512];
 
 static const char *path_in(const char *name) {
-    static char path[sizeof directory + 256];
+    static char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     return path;
 }
@@ -265,7 +267,7 @@ static void assert_survived(const ms_model_t *original, const ms_snapshot_file_t
 
 static void assert_python_agrees(const char *snapshot, const char *json) {
     const char *python = getenv("PYTHON"), *top = getenv("top_srcdir");
-    char command[1024];
+    char command[4096];
     if (python != NULL && python[0] == '\0') return; /* configure found no python3 with msgpack */
     snprintf(command, sizeof command, "'%s' '%s/tests/read_snapshot.py' '%s' '%s' >&2",
              python != NULL ? python : "python3", top != NULL ? top : ".", snapshot, json);
@@ -280,7 +282,7 @@ START_TEST(round_trip) {
     bytes_t kept = {NULL, 0, 0};
     ms_model_t model;
     random_model(&model, 0, most, (uint64_t)_i, &kept);
-    char snapshot[64], json[64], html[64];
+    char snapshot[PATH_BYTES], json[PATH_BYTES], html[PATH_BYTES];
     snprintf(snapshot, sizeof snapshot, "%s", path_in("round.memscope"));
     snprintf(json, sizeof json, "%s", path_in("round.json"));
     snprintf(html, sizeof html, "%s", path_in("round.html"));
@@ -585,7 +587,7 @@ START_TEST(foreign_files_are_refused) {
         {"/dev/zero", NULL, "not a memscope snapshot; give a .memscope file, as `memscope run` writes it"},
     };
     const char *path = cases[_i].path[0] == '/' ? cases[_i].path : path_in(cases[_i].path);
-    char expected[512];
+    char expected[1024];
     snprintf(expected, sizeof expected, "%s: %s", path, cases[_i].message);
     if (cases[_i].contents != NULL) {
         FILE *file = fopen(path, "wb");
