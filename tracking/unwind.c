@@ -23,6 +23,7 @@ typedef struct {
 
 typedef struct {
     ms_unwind_thread_t *state;
+    registers_t start;
     registers_t at;
     ms_row_trust_t trust;
     unsigned keep;  /* kept frames that may still match: state->frames[0 .. keep) */
@@ -30,6 +31,7 @@ typedef struct {
     unsigned steps; /* frames found by a row */
     bool keepable;  /* every word read can be checked next time */
     bool matched;
+    bool is_again; /* find_bx */
     ms_unwind_end_t end;
 } walk_t;
 
@@ -127,7 +129,8 @@ static uintptr_t cfa_in_memory(walk_t *w, uintptr_t address) {
 static bool reload_fp(walk_t *w, ms_unwind_frame_t *from, unsigned place, uintptr_t cfa) {
     uintptr_t address = place == MS_ROW_FP_AT_FP ? w->at.fp : cfa - place * WORD;
     intptr_t words = (intptr_t)(cfa - address) / (intptr_t)WORD;
-    if (address % WORD != 0 || address < w->at.sp || address >= cfa) return false;
+    if (address % WORD != 0 || address >= cfa) return false;
+    if (address < w->at.sp) return true; /* interrupted in an epilogue: popped, and rbp has it */
     if (words > INT16_MAX) w->keepable = false;
     from->fp_words = (int16_t)words;
     w->at.fp = word_at(address);
@@ -135,7 +138,7 @@ static bool reload_fp(walk_t *w, ms_unwind_frame_t *from, unsigned place, uintpt
 }
 
 static MS_COLD ms_unwind_end_t end_of(ms_row_t row) {
-    switch (ms_row_kind(row)) {
+    switch (row & ~MS_ROW_MARKED) {
     case MS_ROW_ROOT:
         return MS_UNWIND_END_root;
     case MS_ROW_NONE:
@@ -144,6 +147,48 @@ static MS_COLD ms_unwind_end_t end_of(ms_row_t row) {
         return MS_UNWIND_END_bad_row;
     default:
         return MS_UNWIND_END_foreign_code;
+    }
+}
+
+static inline bool step(walk_t *w, ms_unwind_frame_t *from);
+
+/* rbx in the frame w->at. It is not followed from frame to frame, so rare is a frame that needs it: this walks from the
+ * start again and looks who saved it. False: nobody did. */
+static MS_COLD bool find_bx(const walk_t *w, uintptr_t *bx) {
+    walk_t again = {.state = w->state, .at = w->start, .is_again = true};
+    ms_unwind_frame_t frame;
+    bool found = false;
+    while (again.steps + 1 < w->steps) {
+        uintptr_t sp = again.at.sp;
+        int place = ms_row_find_bx(again.at.pc - !again.at.exact);
+        if (!step(&again, &frame)) return false;
+        if (again.at.exact) { /* a signal */
+            *bx = word_at(sp + MS_SIGNAL_BX * WORD);
+            found = true;
+        } else if (place != 0) {
+            found = place > 0;
+            if (found) *bx = word_at(again.at.sp - (uintptr_t)place * WORD);
+        }
+    }
+    return found;
+}
+
+/* Kinds of rows that are rare. The CFA; 0: w->end says why there is none. */
+static MS_COLD uintptr_t unusual_cfa(walk_t *w, ms_row_t row, ms_unwind_frame_t *from) {
+    uintptr_t offset = (uintptr_t)ms_row_offset_bytes(row), bx;
+    switch (ms_row_kind(row)) {
+    case MS_ROW_FP_MEMORY:
+        w->end = MS_UNWIND_END_bad_stack;
+        from->fp_matters = true;
+        from->cfa_words = (uint8_t)((0 - offset) / WORD);
+        return cfa_in_memory(w, w->at.fp + offset);
+    case MS_ROW_BX:
+        w->end = MS_UNWIND_END_bad_row;
+        w->keepable = false;
+        return !w->is_again && find_bx(w, &bx) ? bx + offset : 0;
+    default:
+        w->end = end_of(row);
+        return 0;
     }
 }
 
@@ -159,13 +204,8 @@ static inline bool step(walk_t *w, ms_unwind_frame_t *from) {
     if (ms_unlikely(kind != MS_ROW_SP && kind != MS_ROW_FP)) {
         w->end = MS_UNWIND_END_bad_stack;
         if (kind == MS_ROW_SIGNAL) return step_signal(w) && w->at.pc != 0;
-        if (kind != MS_ROW_FP_MEMORY) {
-            w->end = end_of(row);
-            return false;
-        }
-        from->fp_matters = true;
-        from->cfa_words = (uint8_t)(-ms_row_offset_bytes(row) / (intptr_t)WORD);
-        cfa = cfa_in_memory(w, w->at.fp + (uintptr_t)ms_row_offset_bytes(row));
+        cfa = unusual_cfa(w, row, from);
+        if (cfa == 0) return false;
     }
     w->at.exact = false;
     w->end = MS_UNWIND_END_bad_stack;
@@ -294,7 +334,11 @@ uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, u
     if (ms_unlikely(!is_ready)) return caller_only(state, pc, MS_UNWIND_END_no_memory);
     if (ms_unlikely(!enter(state, sp))) return caller_only(state, pc, MS_UNWIND_END_reentered);
     uint16_t epoch = state->epoch;
-    walk_t w = {.state = state, .at = {pc, sp, fp, false}, .keep = state->depth, .keepable = true};
+    walk_t w = {.state = state,
+                .start = {pc, sp, fp, false},
+                .at = {pc, sp, fp, false},
+                .keep = state->depth,
+                .keepable = true};
     if (max_depth - 1 >= MS_UNWIND_MAX_DEPTH) max_depth = max_depth == 0 ? 1 : MS_UNWIND_MAX_DEPTH;
     state->depth = 0; /* valid again once committed */
     walk(&w, max_depth);
@@ -311,7 +355,7 @@ uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, u
 
 unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs,
                        unsigned max, ms_unwind_end_t *end) {
-    walk_t w = {.state = state, .at = {pc, sp, fp, false}, .end = MS_UNWIND_END_depth};
+    walk_t w = {.state = state, .start = {pc, sp, fp, false}, .at = {pc, sp, fp, false}, .end = MS_UNWIND_END_depth};
     unsigned count = 0;
     if (!is_ready || !enter(state, sp)) {
         *end = is_ready ? MS_UNWIND_END_reentered : MS_UNWIND_END_no_memory;
@@ -330,7 +374,7 @@ unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, ui
 }
 
 bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp) {
-    walk_t w = {.state = state, .at = {*pc, *sp, *fp, false}};
+    walk_t w = {.state = state, .start = {*pc, *sp, *fp, false}, .at = {*pc, *sp, *fp, false}};
     if (!is_ready || !enter(state, *sp)) return false;
     ms_unwind_frame_t frame;
     bool met = w.at.pc == caller;

@@ -18,7 +18,7 @@
 
 #pragma weak _r_debug
 
-enum { REG_FP = 6, REG_SP = 7, REG_PC = 16 }; /* DWARF numbers of x86-64 */
+enum { REG_BX = 3, REG_FP = 6, REG_SP = 7, REG_PC = 16 }; /* DWARF numbers of x86-64 */
 
 /* Reading bytes. A cursor that would leave its bytes turns bad, reads zeros from then on, and never moves again. */
 typedef struct {
@@ -201,7 +201,7 @@ static bool parse_fde(cursor_t c, fde_t *fde) {
 }
 
 /* Expressions, evaluated to what a row can say: a constant, or a register plus a constant, or the word there. */
-typedef enum { TERM_NUMBER, TERM_SP, TERM_FP, TERM_CFA, TERM_AT_SP, TERM_AT_FP, TERM_UNKNOWN } term_kind_t;
+typedef enum { TERM_NUMBER, TERM_SP, TERM_FP, TERM_BX, TERM_CFA, TERM_AT_SP, TERM_AT_FP, TERM_UNKNOWN } term_kind_t;
 typedef struct {
     term_kind_t kind;
     int64_t number;
@@ -213,6 +213,8 @@ static term_t term_register(uint64_t reg, int64_t plus, uintptr_t pc) {
     switch (reg) {
     case REG_SP:
         return (term_t){TERM_SP, plus};
+    case REG_BX:
+        return (term_t){TERM_BX, plus};
     case REG_FP:
         return (term_t){TERM_FP, plus};
     case REG_PC:
@@ -347,7 +349,7 @@ typedef struct {
     int64_t cfa_offset;
     bool cfa_is_expression;
     cursor_t cfa_expression;
-    rule_t fp, sp, pc;
+    rule_t bx, fp, sp, pc;
 } rules_t;
 
 #define REMEMBERED_MOST 6
@@ -363,12 +365,14 @@ typedef struct {
 } machine_t;
 
 static void set_rule(rules_t *rules, uint64_t reg, rule_t rule) {
+    if (reg == REG_BX) rules->bx = rule;
     if (reg == REG_FP) rules->fp = rule;
     if (reg == REG_SP) rules->sp = rule;
     if (reg == REG_PC) rules->pc = rule;
 }
 
 static void restore_rule(machine_t *m, uint64_t reg) {
+    if (reg == REG_BX) m->now.bx = m->initial.bx;
     if (reg == REG_FP) m->now.fp = m->initial.fp;
     if (reg == REG_SP) m->now.sp = m->initial.sp;
     if (reg == REG_PC) m->now.pc = m->initial.pc;
@@ -531,8 +535,8 @@ static bool rule_is_at_sp(const rule_t *rule, uintptr_t pc, term_t cfa, int64_t 
     return place.kind == TERM_SP && place.number == offset;
 }
 
-/* Where the caller's rbp is, in the numbers of a row; -1: nowhere a row can say. */
-static int fp_place(const rule_t *rule, uintptr_t pc, term_t cfa) {
+/* Where the caller's value of a register is, in the numbers of a row; -1: nowhere a row can say. */
+static int place_of(const rule_t *rule, uintptr_t pc, term_t cfa) {
     if (rule->kind == RULE_SAME || rule->kind == RULE_UNDEFINED) return 0;
     int64_t below;
     if (rule->kind == RULE_AT_CFA) {
@@ -553,7 +557,7 @@ static int fp_place(const rule_t *rule, uintptr_t pc, term_t cfa) {
     return below % 8 == 0 && below >= 16 && below / 8 < MS_ROW_FP_AT_FP ? (int)(below / 8) : -1;
 }
 
-static ms_row_t row_of(const rules_t *rules, uintptr_t pc) {
+static ms_row_t row_of(const rules_t *rules, uintptr_t pc, int *bx) {
     if (rules->pc.kind == RULE_UNDEFINED) return MS_ROW_ROOT;
     term_t cfa = rules->cfa_is_expression ? evaluate(rules->cfa_expression, pc, unknown)
                                           : term_register(rules->cfa_register, rules->cfa_offset, pc);
@@ -561,12 +565,15 @@ static ms_row_t row_of(const rules_t *rules, uintptr_t pc) {
         rule_is_at_sp(&rules->pc, pc, cfa, MS_SIGNAL_PC * 8) && rule_is_at_sp(&rules->fp, pc, cfa, MS_SIGNAL_FP * 8)) {
         return MS_ROW_SIGNAL;
     }
-    int fp = fp_place(&rules->fp, pc, cfa);
+    int fp = place_of(&rules->fp, pc, cfa);
+    *bx = place_of(&rules->bx, pc, cfa);
+    if (*bx == MS_ROW_FP_AT_FP) *bx = -1;
     if (fp < 0 || rules->sp.kind != RULE_SAME || rules->pc.kind != RULE_AT_CFA || rules->pc.offset != -8) {
         return MS_ROW_BAD;
     }
     if (cfa.kind == TERM_SP && cfa.number >= 8) return row(MS_ROW_SP, cfa.number, (unsigned)fp);
     if (cfa.kind == TERM_FP) return row(MS_ROW_FP, cfa.number, (unsigned)fp);
+    if (cfa.kind == TERM_BX) return row(MS_ROW_BX, cfa.number, (unsigned)fp);
     if (cfa.kind == TERM_AT_FP && cfa.number < 0 && cfa.number > -8 * 255) {
         return row(MS_ROW_FP_MEMORY, cfa.number, (unsigned)fp);
     }
@@ -601,7 +608,8 @@ static uintptr_t find_fde(const ms_eh_t *eh, uintptr_t pc) {
     return fde;
 }
 
-ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc) {
+ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc, int *bx) {
+    *bx = -1;
     uintptr_t at = find_fde(eh, pc);
     if (at == 0) return MS_ROW_NONE;
     fde_t fde;
@@ -613,7 +621,7 @@ ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc) {
     m.location = fde.start;
     m.initial = m.now;
     if (!run(&m, fde.program)) return MS_ROW_BAD;
-    return row_of(&m.now, pc);
+    return row_of(&m.now, pc, bx);
 }
 
 /* Modules. */
@@ -832,7 +840,8 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     module_t module;
     if (!module_of(pc, &module)) return 0;
     trust->compiled++;
-    ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc) : MS_ROW_NONE;
+    int bx;
+    ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc, &bx) : MS_ROW_NONE;
     if (is_permanent(&module)) {
         keep(pc, row);
     } else if (make_known(&module)) {
@@ -840,6 +849,13 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
         set_trust(&module.found, trust);
     }
     return row;
+}
+
+MS_COLD int ms_row_find_bx(uintptr_t pc) {
+    module_t module;
+    int bx = -1;
+    if (module_of(pc, &module) && module.has_eh) ms_row_compile(&module.eh, pc, &bx);
+    return bx;
 }
 
 bool ms_rows_init(void) {

@@ -4,7 +4,8 @@
  * CFA is sp or fp plus a constant, or stands in memory below fp (functions that realign their stack); the return address
  * stands right below the CFA; rbp is unchanged or saved at a constant distance from the CFA. Procedure linkage tables
  * describe their CFA by an expression of the address itself, which is a constant for one pc. The frame a signal handler
- * returns to stands in the ucontext. Everything else is a row of kind BAD, and the walk ends there.
+ * returns to stands in the ucontext. One function of the loader has its CFA in rbx. Everything else is MS_ROW_BAD, and
+ * the walk ends there.
  *
  * The table is one array of the process, two entries per set, each one 64-bit word `tag:32 | row:32`; set and tag
  * together are a bijection of the 47 address bits, so a hit is never another address. Words are read and written whole;
@@ -33,10 +34,9 @@ typedef enum {
     MS_ROW_SP = 1,    /* CFA = sp + offset */
     MS_ROW_FP,        /* CFA = fp + offset */
     MS_ROW_FP_MEMORY, /* CFA = word at fp + offset */
-    MS_ROW_SIGNAL,    /* the three registers stand in the ucontext, MS_SIGNAL_* words above sp */
-    MS_ROW_ROOT,      /* outermost frame */
-    MS_ROW_NONE,      /* module without unwind information for this address */
-    MS_ROW_BAD,       /* information that is corrupt or not understood */
+    MS_ROW_BX,        /* CFA = rbx + offset: the loader's lazy binding */
+    MS_ROW_SIGNAL,    /* the registers stand in the ucontext, MS_SIGNAL_* words above sp */
+    MS_ROW_END,       /* no caller: MS_ROW_ROOT, MS_ROW_NONE or MS_ROW_BAD */
 } ms_row_kind_t;
 
 #define MS_ROW_MARKED 8u /* compiled from a module that may be unloaded */
@@ -44,11 +44,16 @@ typedef enum {
 #define MS_ROW_OFFSET_SHIFT 12
 #define MS_ROW_OFFSET_MOST ((1 << 19) - 1)
 
+#define MS_ROW_ROOT ((ms_row_t)MS_ROW_END)                                     /* outermost frame */
+#define MS_ROW_NONE ((ms_row_t)MS_ROW_END | (ms_row_t)1 << MS_ROW_OFFSET_SHIFT) /* no information for this address */
+#define MS_ROW_BAD ((ms_row_t)MS_ROW_END | (ms_row_t)2 << MS_ROW_OFFSET_SHIFT)  /* corrupt, or not understood */
+
 /* Where the caller's rbp is: 0: still in rbp; n: n words below the CFA; 255: in the word rbp points at. */
 #define MS_ROW_FP_AT_FP 255u
 
 /* Words above sp at the return address of a signal handler (struct ucontext of the kernel). */
 #define MS_SIGNAL_FP 15
+#define MS_SIGNAL_BX 16
 #define MS_SIGNAL_SP 20
 #define MS_SIGNAL_PC 21
 
@@ -70,8 +75,9 @@ typedef struct ms_eh {
     ms_eh_bytes_t frames; /* .eh_frame, or a segment that holds it */
 } ms_eh_t;
 
-/* Pure: reads these bytes and nothing else, whatever they hold. */
-ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc);
+/* Pure: reads these bytes and nothing else, whatever they hold. *bx says where the caller's rbx is: 0: still in rbx; n: n
+ * words below the CFA; -1: unknown. */
+ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc, int *bx);
 
 /* Once, while the process has one thread. */
 bool ms_rows_init(void);
@@ -88,6 +94,9 @@ typedef struct ms_row_trust {
 #define MS_ROWS_SETS 32768u /* two words each: 512 KiB */
 #define MS_ADDRESS_BITS 47
 extern _Atomic uint64_t (*ms_rows)[2];
+
+/* Compiles anew; only for the frames inside one of kind BX. */
+int ms_row_find_bx(uintptr_t pc);
 
 ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust);
 bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust);
