@@ -29,6 +29,10 @@
 #include "export/utf8.h"
 #include "tests/support.h"
 
+#ifdef MS_EVERY_TYPE
+_Static_assert(MS_TABLE_COUNT == 4, "the model must be the one of tests/every_type");
+#endif
+
 #define PATH_BYTES 320
 
 static char directory[] = "/tmp/memscope-export-XXXXXX";
