@@ -74,7 +74,7 @@ static char *accepted(const ms_knob_info_t *knob) {
 }
 
 static const char *initial(const ms_knob_info_t *knob) {
-    return *knob->initial != '\0' ? knob->initial : "(empty)";
+    return *knob->initial != '\0' ? knob->initial : "empty";
 }
 
 static void list_knob(const ms_knob_info_t *knob) {

@@ -224,7 +224,7 @@ void ms_print_headline(FILE *out, const ms_model_t *model) {
     char *end = ending(model), *most = most_of(model);
     char *error = totals->peak_error_bytes == 0
                       ? ms_format("%s", "")
-                      : ms_format(" (at most %s more)", ms_text_bytes(totals->peak_error_bytes).text);
+                      : ms_format(" (+- %s)", ms_text_bytes(totals->peak_error_bytes).text);
     print_safe(out, 0,
                ms_format("%s (pid %llu) %s after %s. It allocated %s in %s block%s and held %s at its peak%s; %s in %s "
                          "block%s %s live when the snapshot was taken.%s",
@@ -299,8 +299,7 @@ void ms_print_totals(FILE *out, const ms_model_t *model) {
     usage_row(table, "freed", totals->freed_bytes, totals->freed_blocks);
     usage_row(table, "live", totals->live_bytes, totals->live_blocks);
     usage_row(table, "peak", totals->peak_bytes, MS_NULL);
-    if (totals->peak_error_bytes > 0)
-        usage_row(table, "peak, at most", totals->peak_bytes + totals->peak_error_bytes, MS_NULL);
+    if (totals->peak_error_bytes > 0) usage_row(table, "peak, +-", totals->peak_error_bytes, MS_NULL);
     fputc('\n', out);
     ms_text_table_print(table, out, 0, ms_text_terminal_width(out));
 }
