@@ -329,13 +329,26 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (delta > 0) raise_peak(live);
 }
 
+/* Four times a second, by whoever comes by: memory that has been free for a second goes back. */
+static void decay(void) {
+    static _Atomic(uint64_t) next_ns;
+    uint64_t now = ms_os_monotonic_ns(), due = atomic_load_explicit(&next_ns, memory_order_relaxed);
+    if (ms_likely(now < due)) return;
+    if (!atomic_compare_exchange_strong(&next_ns, &due, now + 250000000)) return;
+    ms_slab_decay(now);
+    ms_large_decay(now);
+}
+
 void ms_arena_settle(ms_arena_t *arena) {
     ms_flow_t flow = ms_arena_flow(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
     uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes;
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
-    if (!arena->always_slow || ++arena->settles % 64 == 0) ms_arena_dress(arena);
+    if (!arena->always_slow || ++arena->settles % 64 == 0) {
+        ms_arena_dress(arena);
+        decay();
+    }
 }
 
 /* The countdown has run out with the block now asked for. True: it is sampled. */

@@ -42,9 +42,11 @@ void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alig
         errno = ENOMEM;
         return NULL;
     }
+    int saved = errno;
     ms_lock(MS_LOCK_BACKEND);
     void *start = backend->allocate(bytes, alignment);
     ms_unlock(MS_LOCK_BACKEND);
+    if (start) errno = saved; /* a malloc that succeeds leaves errno alone, whatever the backing tried first */
     return start;
 }
 

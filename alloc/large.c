@@ -7,7 +7,8 @@
 #include <string.h>
 
 #define CACHE_SLOTS 64
-#define CACHE_BYTES ((size_t)4 << 20)     /* at least this much may be kept */
+#define CACHE_BYTES ((size_t)32 << 20)    /* at least this much may be kept */
+#define DECAY_NS 1000000000u              /* and for this long */
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define RECENT 64
 
@@ -18,6 +19,7 @@ static struct {
     ms_large_totals_t totals;
     struct {
         size_t mapped;
+        uint64_t freed_ns;
         ms_large_t *block;
     } cache[CACHE_SLOTS]; /* oldest first */
     size_t cache_count;
@@ -128,7 +130,7 @@ static void cache_drop_oldest(void) {
 }
 
 static void cache_put(ms_large_t *block) {
-    size_t budget = large.totals.live_mapped_bytes / 8;
+    size_t budget = large.totals.live_mapped_bytes / 4;
     if (budget < CACHE_BYTES) budget = CACHE_BYTES;
     if (block->mapped > CACHE_BLOCK_MAX || block->mapped > budget) {
         give_back(block);
@@ -139,11 +141,26 @@ static void cache_put(ms_large_t *block) {
         cache_drop_oldest();
     block->zeroed = false;
     large.cache[large.cache_count].mapped = block->mapped;
+    large.cache[large.cache_count].freed_ns = ms_os_monotonic_ns();
     large.cache[large.cache_count++].block = block;
     large.totals.cached_bytes += block->mapped;
 }
 
+/* The heap grows by this much: as much of the cache goes, oldest first. So the cache serves programs whose heap breathes
+ * and does not raise the peak of those whose heap grows. */
+static void shed(size_t bytes) {
+    size_t target = large.totals.cached_bytes > bytes ? large.totals.cached_bytes - bytes : 0;
+    while (large.cache_count && large.totals.cached_bytes > target) cache_drop_oldest();
+}
+
+void ms_large_shed(size_t bytes) {
+    ms_lock(MS_LOCK_LARGE);
+    shed(bytes);
+    ms_unlock(MS_LOCK_LARGE);
+}
+
 static bool map_new(ms_large_t *block, size_t bytes) {
+    shed(bytes);
     bool direct = bytes >= MS_DIRECT_MIN;
     block->mapped = rounded(bytes);
     block->backend = direct ? NULL : ms_backend_current();
@@ -247,6 +264,12 @@ bool ms_large_recently_freed(const void *payload) {
 void ms_large_trim(void) {
     ms_lock(MS_LOCK_LARGE);
     while (large.cache_count) cache_drop_oldest();
+    ms_unlock(MS_LOCK_LARGE);
+}
+
+void ms_large_decay(uint64_t now_ns) {
+    ms_lock(MS_LOCK_LARGE);
+    while (large.cache_count && large.cache[0].freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
     ms_unlock(MS_LOCK_LARGE);
 }
 

@@ -9,7 +9,7 @@
  *     base + mapped                   end
  *
  * Up to 1 MiB the memory comes from the backing, above it is a mapping of its own that mremap() can grow. Freed memory
- * is kept in a small cache, at most an eighth of the live large memory or 4 MiB. Everything belongs to MS_LOCK_LARGE. */
+ * is kept in a cache for a second, at most a quarter of the live large memory or 32 MiB. Everything belongs to MS_LOCK_LARGE. */
 #ifndef MS_ALLOC_LARGE_H
 #define MS_ALLOC_LARGE_H
 
@@ -53,6 +53,8 @@ bool ms_large_resize(ms_large_t *block, size_t size);
 bool ms_large_recently_freed(const void *payload);
 
 void ms_large_trim(void); /* empties the cache */
+void ms_large_shed(size_t bytes);     /* the heap grew elsewhere: as much of the cache goes */
+void ms_large_decay(uint64_t now_ns); /* gives back what has been in the cache for a second */
 
 typedef struct ms_large_totals {
     uint64_t live_blocks, live_mapped_bytes, live_requested_bytes, cached_bytes;

@@ -1,5 +1,6 @@
 #include "alloc/slab.h"
 #include "alloc/arena.h"
+#include "alloc/large.h"
 #include "alloc/lock.h"
 
 #include <errno.h>
@@ -8,12 +9,19 @@ ms_header_t ms_list_end_header[2] = {{0, 1}, {0, 0}}; /* word0 ^ word1 == 1: nei
 
 _Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
 
+/* A free slab whose pages are still there is dirty, and is taken again first. One that nobody wanted for DECAY_NS gives
+ * its pages back: a heap that breathes does not fault the same pages in again and again. */
+#define DECAY_NS 1000000000u
+
+typedef struct dirty_list {
+    ms_slab_t *newest, *oldest;
+} dirty_list_t;
+
 static struct {
-    ms_group_t *with_room[2];   /* groups with free slabs, by kind */
-    ms_group_t *descriptors;    /* descriptors whose memory went back to the backing, for reuse */
+    ms_group_t *with_room[2]; /* groups with free slabs, by kind */
+    ms_group_t *descriptors;  /* descriptors whose memory went back to the backing, for reuse */
     uint32_t free_slabs[2];
-    uint32_t used_slabs[2];
-    uint32_t dirty_free_bytes_64k; /* dirty free slabs in units of 64 KiB */
+    dirty_list_t dirty[2];    /* free slabs with pages, linked next = older */
 } pool; /* MS_LOCK_SLABS */
 
 static _Atomic(ms_group_t *) all_groups;
@@ -98,12 +106,33 @@ static ms_group_t *group_new(uint32_t slab_shift) {
     return group;
 }
 
+static void dirty_push(ms_slab_t *slab, uint32_t kind) {
+    dirty_list_t *list = &pool.dirty[kind];
+    slab->dirty = true;
+    slab->freed_ns = ms_os_monotonic_ns();
+    slab->previous = NULL;
+    slab->next = list->newest;
+    *(list->newest ? &list->newest->previous : &list->oldest) = slab;
+    list->newest = slab;
+}
+
+static void dirty_remove(ms_slab_t *slab, uint32_t kind) {
+    dirty_list_t *list = &pool.dirty[kind];
+    *(slab->previous ? &slab->previous->next : &list->newest) = slab->next;
+    *(slab->next ? &slab->next->previous : &list->oldest) = slab->previous;
+    slab->dirty = false;
+}
+
+static bool group_is_free(const ms_group_t *group) {
+    return (uint32_t)__builtin_popcount(group->free_mask) == slabs_per_group(group->slab_shift);
+}
+
 static void group_release(ms_group_t *group) {
-    uint32_t count = slabs_per_group(group->slab_shift);
+    uint32_t count = slabs_per_group(group->slab_shift), kind = kind_of(group->slab_shift);
     for (uint32_t i = 0; i < count; i++)
-        if (group->slabs[i].dirty) pool.dirty_free_bytes_64k -= 1u << (group->slab_shift - MS_SLAB_SHIFT);
+        if (group->slabs[i].dirty) dirty_remove(&group->slabs[i], kind);
     room_remove(group);
-    pool.free_slabs[kind_of(group->slab_shift)] -= count;
+    pool.free_slabs[kind] -= count;
     map_group(group->start, NULL);
     atomic_fetch_sub_explicit(&mapped_bytes, MS_GROUP_BYTES, memory_order_relaxed);
     ms_backend_release(group->backend, group->start, MS_GROUP_BYTES, MS_GROUP_BYTES);
@@ -112,20 +141,22 @@ static void group_release(ms_group_t *group) {
 
 static ms_slab_t *take_free_slab(uint32_t slab_shift) {
     uint32_t kind = kind_of(slab_shift);
-    ms_group_t *group = pool.with_room[kind] ? pool.with_room[kind] : group_new(slab_shift);
-    if (!group) return NULL;
-    uint32_t index = (uint32_t)__builtin_ctz(group->free_mask);
-    group->free_mask &= group->free_mask - 1;
+    ms_slab_t *slab = pool.dirty[kind].newest;
+    ms_group_t *group = slab ? ms_group_of(slab->start) : pool.with_room[kind];
+    if (!group && !(group = group_new(slab_shift))) return NULL;
+    if (slab)
+        dirty_remove(slab, kind);
+    else
+        slab = &group->slabs[__builtin_ctz(group->free_mask)];
+    group->free_mask &= ~(1u << (slab - group->slabs));
     if (!group->free_mask) room_remove(group);
     pool.free_slabs[kind]--;
-    pool.used_slabs[kind]++;
-    ms_slab_t *slab = &group->slabs[index];
-    if (slab->dirty) pool.dirty_free_bytes_64k -= 1u << (slab_shift - MS_SLAB_SHIFT);
     return slab;
 }
 
 ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
     uint32_t slab_shift = ms_class_slab_shift(class);
+    uint64_t before = ms_slab_mapped_bytes();
     ms_lock(MS_LOCK_SLABS);
     ms_slab_t *slab = take_free_slab(slab_shift);
     if (slab) {
@@ -133,62 +164,56 @@ ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
         slab->capacity = (uint32_t)(((size_t)1 << slab_shift) / ms_class_stride(class));
         slab->carved = slab->free_blocks = 0;
         slab->free = ms_list_end;
-        slab->dirty = true;
         slab->listed = false;
         atomic_store_explicit(&slab->arena, arena, memory_order_release); /* pairs with walkers: fields above are set */
     }
     ms_unlock(MS_LOCK_SLABS);
+    if (ms_slab_mapped_bytes() > before) ms_large_shed(MS_GROUP_BYTES);
     return slab;
-}
-
-/* Free slabs keep their pages up to an eighth of the slabs in use, at least 512 KiB: a program whose heap breathes
- * does not fault the same pages in again and again, and one that shrank holds little. */
-static bool enough_dirty(void) {
-    uint32_t used = pool.used_slabs[0] + pool.used_slabs[1] * 4;
-    return pool.dirty_free_bytes_64k >= 8 + used / 8;
 }
 
 void ms_slab_release(ms_slab_t *slab) {
     ms_lock(MS_LOCK_SLABS);
     ms_group_t *group = ms_group_of(slab->start);
-    uint32_t kind = kind_of(group->slab_shift), units = 1u << (group->slab_shift - MS_SLAB_SHIFT);
+    uint32_t kind = kind_of(group->slab_shift);
     atomic_store_explicit(&slab->arena, NULL, memory_order_relaxed);
-    if (enough_dirty()) {
-        ms_os_purge(slab->start, (size_t)1 << group->slab_shift);
-        slab->dirty = false;
-    } else {
-        pool.dirty_free_bytes_64k += units;
-    }
+    dirty_push(slab, kind);
     if (!group->free_mask) room_push(group);
     group->free_mask |= 1u << (slab - group->slabs);
-    pool.used_slabs[kind]--;
     pool.free_slabs[kind]++;
-    bool whole = (uint32_t)__builtin_popcount(group->free_mask) == slabs_per_group(group->slab_shift);
-    if (whole && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) group_release(group);
     ms_unlock(MS_LOCK_SLABS);
 }
 
-static void trim_group(ms_group_t *group) {
-    uint32_t count = slabs_per_group(group->slab_shift);
-    if ((uint32_t)__builtin_popcount(group->free_mask) == count) {
+/* A slab of a group that is free as a whole takes the group along, unless few free slabs would be left. */
+static void purge(ms_slab_t *slab, uint32_t kind) {
+    ms_group_t *group = ms_group_of(slab->start);
+    if (group_is_free(group) && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) {
         group_release(group);
         return;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        ms_slab_t *slab = &group->slabs[i];
-        if (!(group->free_mask >> i & 1) || !slab->dirty) continue;
-        ms_os_purge(slab->start, (size_t)1 << group->slab_shift);
-        slab->dirty = false;
-        pool.dirty_free_bytes_64k -= 1u << (group->slab_shift - MS_SLAB_SHIFT);
-    }
+    dirty_remove(slab, kind);
+    ms_os_purge(slab->start, (size_t)1 << group->slab_shift);
+}
+
+static void purge_older_than(uint64_t limit_ns) {
+    for (uint32_t kind = 0; kind < 2; kind++)
+        while (pool.dirty[kind].oldest && pool.dirty[kind].oldest->freed_ns <= limit_ns)
+            purge(pool.dirty[kind].oldest, kind);
+}
+
+void ms_slab_decay(uint64_t now_ns) {
+    ms_lock(MS_LOCK_SLABS);
+    if (now_ns > DECAY_NS) purge_older_than(now_ns - DECAY_NS);
+    ms_unlock(MS_LOCK_SLABS);
 }
 
 void ms_slab_trim(void) {
     ms_lock(MS_LOCK_SLABS);
+    purge_older_than(UINT64_MAX);
     for (int kind = 0; kind < 2; kind++)
         for (ms_group_t *group = pool.with_room[kind], *next; group; group = next) {
             next = group->next;
-            trim_group(group);
+            if (group_is_free(group)) group_release(group);
         }
     ms_unlock(MS_LOCK_SLABS);
 }

@@ -27,7 +27,7 @@
 
 struct ms_arena;
 
-/* blocks = free_blocks (on `free`) + blocks out (live, in the arena's list or on their way home), all carved. */
+/* Invariant: blocks = free_blocks (on `free`) + blocks out (live, in the arena's list or on their way home), all carved. */
 typedef struct ms_slab {
     char *start;
     void *free;            /* list of free blocks, payload addresses, ends at ms_list_end */
@@ -37,8 +37,9 @@ typedef struct ms_slab {
     uint16_t class;
     bool listed;           /* in its arena's list of slabs with room */
     bool dirty;            /* touched since it was mapped or purged */
+    uint64_t freed_ns;     /* when it became free, monotonic */
     _Atomic(struct ms_arena *) arena; /* NULL: free */
-    struct ms_slab *next, *previous;  /* arena's list of slabs with room in this class */
+    struct ms_slab *next, *previous;  /* arena's list of slabs with room in this class; free and dirty: the pool's list */
 } ms_slab_t;
 
 typedef struct ms_group {
@@ -63,6 +64,8 @@ void ms_slab_release(ms_slab_t *slab);
 
 /* Gives all free slabs' memory back. */
 void ms_slab_trim(void);
+/* Gives back what has been free for a second. */
+void ms_slab_decay(uint64_t now_ns);
 
 /* Walks every group ever made: the first, and the next one. Groups without slabs in use may have start == NULL. */
 ms_group_t *ms_group_first(void);
