@@ -204,11 +204,12 @@ def goal_rows(results):
 
 def mean_goals(results):
     for group, wanted in (("real", 1.00), ("synthetic", 1.05)):
-        peer, best = results.best_mean([group])
-        ours = results.mean(OURS, [group])
-        who = f" ({peer})" if peer else ""
-        goal = f"{GROUPS[group].lower()}: geometric mean of time, to the best peer{who}"
-        yield goal, wanted, ours / best if ours and best else None
+        for what, field in (("time", "value"), ("CPU time", "cpu")):
+            peer, best = results.best_mean([group], field)
+            ours = results.mean(OURS, [group], field)
+            who = f" ({peer})" if peer else ""
+            goal = f"{GROUPS[group].lower()}: geometric mean of {what}, to the best peer{who}"
+            yield goal, wanted, ours / best if ours and best else None
     rss = results.mean(OURS, WHOLE_PROGRAMS, "rss")
     yield "peak RSS, real and synthetic programs: geometric mean, to glibc", 1.10, rss
 
@@ -233,14 +234,15 @@ def losses(results, field="value"):
 
 
 def md_losses(results):
-    rows = [["row", "memscope", "best peer", "", "to the best", "to the median peer", ""]]
+    rows = [["row", "memscope", "best peer", "", "to the best", "to the median peer", "CPU to the best", ""]]
     for row, peer, ratio, spread, middle in losses(results):
         remark = "over 1.15 of the median" if middle > 1.15 else "behind the median" if middle > 1 else ""
         if ratio - (spread or 0) <= 1:
             remark = "within the spread"
         mine, theirs = number(row.median(OURS), row.unit), number(row.median(peer), row.unit)
         label = f"{row.group}/{row.name}"
-        rows.append([label, mine, peer, theirs, times(ratio, spread), times(middle), remark])
+        cpu = times(row.ratio(OURS, row.best_peer("cpu"), "cpu")[0]) if row.group in WHOLE_PROGRAMS else ""
+        rows.append([label, mine, peer, theirs, times(ratio, spread), times(middle), cpu, remark])
     none = "In no row." if OURS in results.variants else "memscope is not in this run."
     text = md_table(rows) if len(rows) > 1 else none
     heavy = [[row.name, f"{row.median(BASE, 'rss') / 1024:.1f} MiB", times(*row.ratio(OURS, field="rss"))]
