@@ -74,18 +74,6 @@ before=$((passed + failed))
 count_tests build-check/gcc
 [ $((passed + failed)) -gt "$before" ] || { echo "FAILED: make check ran no test" && failed=$((failed + 1)); }
 
-# The page in Chromium: node's test runner says `# pass N`, or `ℹ pass N`.
-say "the page in Chromium"
-(cd export/web && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci; } && npm test) \
-    >"$logs/page.log" 2>&1 </dev/null || true
-page_passed=$(sed -n 's/^\(#\|ℹ\) pass \([0-9]*\)$/\2/p' "$logs/page.log" | tail -n 1)
-page_failed=$(sed -n 's/^\(#\|ℹ\) fail \([0-9]*\)$/\2/p' "$logs/page.log" | tail -n 1)
-passed=$((passed + ${page_passed:-0})) failed=$((failed + ${page_failed:-1}))
-if [ "${page_failed:-1}" != 0 ] || [ "${page_passed:-0}" = 0 ]; then
-    tail -n 40 "$logs/page.log"
-    echo "FAILED: the page (all of it: $logs/page.log)"
-fi
-
 if step "configure with clang" configure_in build-check/clang CC=clang CXX=clang++ --enable-werror; then
     step "build with clang" make -C build-check/clang -j"$jobs" all || true
 fi

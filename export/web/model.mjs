@@ -44,6 +44,7 @@ function literal(text) {
 }
 
 function labelOf(name) {
+    if (name === "sample_bytes") return "sample bytes"; // a gap between samples, not bytes of samples
     const words = name.replace(/_unix_ns$|_ns$/, "").replace(/(.)_bytes$/, "$1").split("_");
     return words.map((word) => (ACRONYMS.has(word) ? word.toUpperCase() : word)).join(" ");
 }

@@ -25,6 +25,9 @@ export type Reasons = Map<string, string>;
 export const reasonOf = (reasons: Reasons, table: TableName, column: string): string =>
     reasons.get(`${table}.${column}`) ?? infoOf(table, column).meaning;
 
+/** Names, not quantities: without grouping. */
+const isId = (column: string): boolean => /(^|_)[pt]?id$/.test(column);
+
 function partsOf(value: Int, unit: string): [string, string] {
     if (unit === "bytes") return bytesParts(Number(value));
     if (unit === "ns") return durationParts(value);
@@ -70,6 +73,7 @@ export function number<R>(table: TableName, column: string, reasons: Reasons, op
         fill: (cell, row) => {
             const value = get(row);
             if (value === null) return fillNull(cell, reasonOf(reasons, table, column));
+            if (isId(column)) return void cell.append(String(value));
             fillNumber(cell, value, info.unit);
             if (options.note) cell.title += options.note(row);
         },

@@ -15,11 +15,13 @@ interface Box {
     element: HTMLButtonElement;
 }
 
-/** A steady hue for a name. */
-function hueOf(name: string): number {
+const HUES = [212, 172, 42, 262, 140, 22, 190, 330]; // calm beside each other, in this order for the modules as they come
+
+/** The same number for the same name (FNV-1a). */
+function hashOf(name: string): number {
     let hash = 2166136261;
     for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 16777619);
-    return (hash >>> 0) % 360;
+    return hash >>> 0;
 }
 
 const childrenOf = (node: FlameNode): FlameNode[] => [...node.children.values()].sort((a, b) => b.value - a.value);
@@ -29,6 +31,7 @@ export class Flame {
     private readonly graph = h("div", { class: "boxes", role: "group", "aria-label": "Flame graph" });
     private readonly info = h("p", { class: "info" });
     private boxes: Box[] = [];
+    private readonly hues = new Map<string, number>(); // by module
     private zoomed: FlameNode;
 
     constructor(
@@ -106,10 +109,16 @@ export class Flame {
         const element = h("button", { type: "button", tabindex: "-1" });
         if (width > 0.015) element.append(bdi(node.frame.name));
         element.title = `${node.frame.name}\n${this.format(node.value)} (${percent(node.value, this.root.value)})`;
-        const style = { "--left": left, "--width": width, "--depth": depth, "--hue": hueOf(node.frame.module || node.frame.name) };
+        const style = { "--left": left, "--width": width, "--depth": depth, "--hue": this.hueOf(node.frame.module), "--shade": hashOf(node.frame.name) % 5 };
         for (const [name, value] of Object.entries(style)) element.style.setProperty(name, String(value));
         if (node === this.root) element.classList.add("root");
         return { node, depth, left, width, element };
+    }
+
+    private hueOf(module: string): number {
+        let hue = this.hues.get(module);
+        if (hue === undefined) this.hues.set(module, (hue = HUES[this.hues.size % HUES.length]!));
+        return hue;
     }
 
     private onKey(event: KeyboardEvent): void {

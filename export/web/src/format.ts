@@ -26,7 +26,10 @@ export function bytesParts(bytes: number): [string, string] {
     return [significant(value), UNITS[power]!];
 }
 
-export const bytes = (value: number): string => bytesParts(value).join(" ");
+/** Number and unit stay on one line. */
+const NBSP = "\u00a0";
+
+export const bytes = (value: number): string => bytesParts(value).join(NBSP);
 export const count = (value: Int): string => GROUPED.format(value);
 
 /** "1 block", "2 blocks". */
@@ -56,7 +59,7 @@ function longDuration(seconds: number): [string, string] {
     return [`${minutes} min ${String(seconds % 60).padStart(2, "0")}`, "s"];
 }
 
-export const duration = (ns: Int): string => durationParts(ns).join(" ");
+export const duration = (ns: Int): string => durationParts(ns).join(NBSP);
 
 /** Wall clock of nanoseconds since 1970, in UTC to the second. */
 export function clock(unixNs: Int): string {

@@ -30,6 +30,9 @@ const VIEWS: Record<string, string[]> = {
     variables: ["overview", "variables"],
 };
 
+/** The view that `memscope report --view` put behind the page. */
+const viewOfFile = (): string => document.getElementById("memscope-view")?.textContent ?? "complete";
+
 const viewOfHash = (): string | null => /^#view=(\w+)$/.exec(location.hash)?.[1] ?? null;
 
 function notice(snapshot: Snapshot): HTMLElement | null {
@@ -41,6 +44,11 @@ function notice(snapshot: Snapshot): HTMLElement | null {
     return h("p", { class: "notice bad", role: "alert" }, `${start}${why}. What could be read is shown.`);
 }
 
+function keys(): HTMLElement {
+    const key = (name: string): HTMLElement => h("kbd", {}, name);
+    return h("footer", {}, "Keys: ", key("/"), " filter; ", key("↑"), " ", key("↓"), " walk the rows of tasks and sites, ", key("→"), " opens, ", key("←"), " closes. A heading sorts, again the other way round. Numbers show their exact value when pointed at.");
+}
+
 class Page {
     private readonly nav = h("nav", { "aria-label": "Sections" });
     private readonly main = h("main");
@@ -48,12 +56,12 @@ class Page {
     private readonly view: HTMLSelectElement;
 
     constructor(root: HTMLElement, private readonly context: Context) {
-        const label = choice("View", Object.keys(VIEWS).map((name) => [name, name]), "complete", (view) => (location.hash = `view=${view}`));
+        const label = choice("View", Object.keys(VIEWS).map((name) => [name, name]), viewOfFile(), (view) => (location.hash = `view=${view}`));
         this.view = label.querySelector("select")!;
         for (const { id, label: text } of SECTIONS) this.links.set(id, h("a", { href: `#${id}` }, text));
         append(this.nav, h("span", { class: "brand" }, "memscope"), h("span", { class: "links" }, ...this.links.values()), label);
         root.replaceChildren(this.nav, header(context));
-        append(root, notice(context.snapshot), this.main);
+        append(root, notice(context.snapshot), this.main, keys());
         this.apply();
         addEventListener("hashchange", () => this.apply());
         document.addEventListener("keydown", (event) => this.onKey(event));
@@ -103,6 +111,7 @@ function titleOf({ process }: Snapshot): string {
 }
 
 async function start(): Promise<void> {
+    if (document.readyState === "loading") await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
     const root = document.getElementById("page")!;
     const data = document.getElementById("memscope-snapshot")?.textContent ?? "";
     const snapshot = toSnapshot(await readEmbedded(data));

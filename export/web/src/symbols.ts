@@ -13,8 +13,8 @@ export interface Frame {
 /** Functions whose callers are the answer to "who allocated this": the malloc family, operator new, containers' plumbing. */
 const PLUMBING = new RegExp(
     "^(?:_*(?:libc_)?(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|v?asprintf)\\b" +
-        "|operator new|memscope_|ms_|std::(?:allocator|__new_allocator|__detail::_Hashtable_alloc|_Vector_base|_Rb_tree|__cxx11::basic_string.*::_M_create)" +
-        "|(?:__gnu_cxx::)?(?:new_allocator|__alloc_traits)|std::allocator_traits|__rust_alloc|__rdl_alloc|alloc::(?:alloc|raw_vec)::|<alloc::alloc::Global)",
+        "|operator new\\b|memscope_|ms_|std::(?:allocator|allocator_traits|__new_allocator|__detail::_Hashtable_alloc|_Vector_base|_Rb_tree)\\b" +
+        "|__gnu_cxx::(?:new_allocator|__alloc_traits)\\b|__rust_alloc|__rdl_alloc|alloc::(?:alloc|raw_vec)::|<alloc::alloc::Global)",
 );
 
 const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);

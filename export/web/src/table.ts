@@ -45,7 +45,8 @@ export class TableView<R> {
         this.body.addEventListener("keydown", (event) => this.onKey(event));
         const table = h("table", options.tree ? { role: "treegrid" } : {}, this.head, this.body, this.foot);
         table.setAttribute("aria-label", options.name);
-        append(this.element, this.buildTools(), h("div", { class: "scroll" }, table), this.pager);
+        const width = options.columns.some((column) => column.grow) ? "scroll" : "scroll natural";
+        append(this.element, this.buildTools(), h("div", { class: width }, table), this.pager);
         this.select();
     }
 
@@ -251,6 +252,7 @@ export class TableView<R> {
         const last = this.lastPage();
         const text = last === 0 ? "" : `${count(page * PAGE_ROWS + 1)}–${count(Math.min((page + 1) * PAGE_ROWS, shown.length))} of ${count(shown.length)}`;
         const found = this.query === "" ? "" : `${plural(this.matching().length, "match", "matches")} (${percent(this.matching().length, total)} of ${count(total)})`;
+        this.pager.hidden = found === "" && last === 0;
         this.pager.replaceChildren(h("span", { class: "found", role: "status" }, found));
         if (last === 0) return;
         const step = (label: string, name: string, to: number): HTMLButtonElement => {
@@ -313,5 +315,5 @@ function flip<T>(set: Set<T>, item: T): void {
 }
 
 function classOf<R>(column: Column<R>): string {
-    return [column.numeric ? "number" : "text", column.grow ? "grow" : ""].join(" ").trim();
+    return [column.numeric ? "number" : "text", column.grow ? "grow" : "", column.bar ? "charted" : ""].filter(Boolean).join(" ");
 }

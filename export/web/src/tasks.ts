@@ -22,25 +22,24 @@ const newNode = (task: Row<"tasks">): TaskNode => ({
     peakBound: task.peak_bytes + task.peak_error_bytes,
 });
 
-/** Whether `node` is among the ancestors of `above` or is it: linking them would close a circle. */
-function isAbove(node: TaskNode, above: TaskNode): boolean {
-    for (let at: TaskNode | null = above; at !== null; at = at.parent) if (at === node) return true;
-    return false;
+/** A task among its own descendants (in a damaged file) loses its parent; every node is walked over once. */
+function cutCircles(nodes: TaskNode[]): void {
+    const settled = new Set<TaskNode>();
+    for (const node of nodes) {
+        const path = new Set<TaskNode>();
+        let at: TaskNode | null = node;
+        for (; at !== null && !settled.has(at) && !path.has(at); at = at.parent) path.add(at);
+        if (at !== null && path.has(at)) at.parent = null;
+        for (const walked of path) settled.add(walked);
+    }
 }
 
 function link(nodes: TaskNode[]): TaskNode[] {
     const byId = new Map<Int, TaskNode>(nodes.map((node) => [node.task.id, node]));
-    const roots: TaskNode[] = [];
-    for (const node of nodes) {
-        const parent = node.task.parent === null ? undefined : byId.get(node.task.parent);
-        if (parent === undefined || isAbove(node, parent)) {
-            roots.push(node);
-        } else {
-            node.parent = parent;
-            parent.children.push(node);
-        }
-    }
-    return roots;
+    for (const node of nodes) node.parent = node.task.parent === null ? null : (byId.get(node.task.parent) ?? null);
+    cutCircles(nodes);
+    for (const node of nodes) node.parent?.children.push(node);
+    return nodes.filter((node) => node.parent === null);
 }
 
 /** Adds every node to its parent, the deepest first. */

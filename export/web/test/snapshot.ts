@@ -124,27 +124,34 @@ function makePcs(next: Random, n: number): Pc[] {
     });
 }
 
+/** The first code addresses are the way from main to the work; the last few are the allocator's. */
+const SPINE = ["main", "runServer", "uv_run", "handleEvent"];
+const ALLOCATORS = ["malloc", "operator new(unsigned long)", "realloc"];
+
+function functionName(next: Random, i: number, n: number): string {
+    return SPINE[i] ?? ALLOCATORS[n - 1 - i] ?? `${pick(next, VERBS)}${pick(next, NOUNS)}`;
+}
+
 function symbolRows(next: Random, pcs: Pc[]): Values[] {
     return pcs.flatMap(({ pc, module }, i) => {
         const file = `src/${pick(next, NOUNS).toLowerCase()}.c`;
-        const name = (k: number): string => (k === 0 && i % 9 === 0 ? "malloc" : `${pick(next, VERBS)}${pick(next, NOUNS)}`);
-        const inlined = next() < 0.2 ? 2 : 1;
+        const inlined = i > 3 && i < pcs.length - 3 && next() < 0.2 ? 2 : 1;
         const base = MODULES[module]![0].split("/").at(-1)!;
-        return Array.from({ length: inlined }, (_, depth) => ({ pc, depth, function: name(depth), file, line: 10 + Math.floor(next() * 900), module: base, offset: pc - MODULES[module]![1] }));
+        return Array.from({ length: inlined }, (_, depth) => ({ pc, depth, function: functionName(next, i, pcs.length), file, line: 10 + Math.floor(next() * 900), module: base, offset: pc - MODULES[module]![1] }));
     });
 }
 
-/** Stacks that share their outer frames, as stacks of one program do. */
+/** A walk through a made-up call graph in which every function calls up to four others, down to the allocator. */
 function makeStack(next: Random, pcs: Pc[], depth: number): bigint[] {
-    const stack: bigint[] = [];
-    let at = 0;
-    for (let level = 0; level < depth; level++) {
-        stack.unshift(pcs[at]!.pc);
-        if (level > 2 && next() < 0.12) break;
-        const fan = level < 3 ? 1 : 3;
-        at = Math.min(pcs.length - 1, at * fan + 1 + Math.floor(fan * next() ** 2));
+    const inner = pcs.length - SPINE.length - ALLOCATORS.length;
+    const path = SPINE.map((_, i) => i);
+    for (let at = path.at(-1)!; path.length < depth - 1 && (path.length < 7 || next() > 0.13); ) {
+        const callee = Math.floor(4 * next() ** 1.7);
+        at = SPINE.length + ((at * 7919 + callee * 104_729 + path.length * 31) % inner);
+        path.push(at);
     }
-    return stack;
+    path.push(pcs.length - 1 - Math.floor(ALLOCATORS.length * next() ** 2));
+    return path.reverse().map((i) => pcs[i]!.pc);
 }
 
 function siteRow(next: Random, shape: Shape, pcs: Pc[], i: number): Values {
@@ -167,7 +174,7 @@ function threadRow(next: Random, i: number): Values {
 
 function taskRow(next: Random, i: number): Values {
     const kinds = ["accept", "request", "query", "render", "upload", "retry"];
-    const parent = i === 0 ? null : i < 4 ? 0 : Math.floor(i * next() ** 1.6);
+    const parent = i < 4 ? null : 1 + Math.floor((i - 1) * next() ** 1.6);
     const start = Math.floor(ELAPSED * (i / 4 + next()) * 0.001) % ELAPSED;
     const ended = i > 3 && next() < 0.8;
     const use = usage(next, 20 / (i / 20 + 1));

@@ -33,6 +33,7 @@ function entry(context: Context, quality: Quality, column: keyof Quality): HTMLE
     const state = isBad(quality, column) ? "bad" : NOTABLE[column] !== undefined && NOTABLE[column] === value ? "notable" : "";
     const element = h("div", { class: `entry ${state}`.trim(), title: meaning }, h("dt", {}, label));
     if (value === null) {
+        element.classList.add("unknown");
         element.append(h("dd", { class: "none" }, notMeasured(context, "data_quality", column)));
         return element;
     }

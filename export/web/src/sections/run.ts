@@ -52,7 +52,7 @@ function processRow(context: Context): HTMLElement {
     const list = h("dl", { class: "entries" });
     for (const [column, value] of Object.entries(context.snapshot.process ?? {})) {
         const { label, meaning } = infoOf("process", column);
-        list.append(h("div", { class: "entry", title: meaning }, h("dt", {}, label), processValue(context, column, value)));
+        list.append(h("div", { class: value === null ? "entry unknown" : "entry", title: meaning }, h("dt", {}, label), processValue(context, column, value)));
     }
     const element = h("details", { id: "process" }, h("summary", {}, "Process"));
     return append(element, context.snapshot.process === null ? h("p", { class: "empty" }, "Not in the data.") : list);

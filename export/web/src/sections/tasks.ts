@@ -1,4 +1,4 @@
-// The tree of tasks. Plain columns are the task's own; those marked "with children" include its descendants.
+// The tree of tasks. Plain columns are the task's own; those of the subtree include its descendants.
 import { type Column, number, text } from "../columns.ts";
 import { type Context, section } from "../context.ts";
 import { h } from "../dom.ts";
@@ -30,7 +30,7 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
     type Task = TaskNode["task"];
     const own = (column: keyof Task, options = {}): Column<TaskNode> =>
         number("tasks", column, reasons, { get: (node: TaskNode) => node.task[column] as number | null, ...options });
-    const withChildren = (column: keyof Task, label: string, get: (node: TaskNode) => number, meaning: string, options = {}): Column<TaskNode> =>
+    const subtree = (column: keyof Task, label: string, get: (node: TaskNode) => number, meaning: string, options = {}): Column<TaskNode> =>
         number("tasks", column, reasons, { label, meaning, get, ...options });
     const summed = { sum: true, bar: true };
     const error = (node: TaskNode): string => (node.task.peak_error_bytes > 0 ? `; the true peak is at most ${bytes(node.task.peak_error_bytes)} more` : "; exact");
@@ -39,12 +39,12 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
         own("id"),
         text("tasks", "state", (node) => node.task.state),
         own("live_bytes", summed),
-        withChildren("live_bytes", "live with children", (node) => node.live, "live bytes of the task and all its descendants", { bar: true }),
+        subtree("live_bytes", "subtree live", (node) => node.live, "live bytes of the task and all its descendants", { bar: true }),
         own("allocated_bytes", summed),
-        withChildren("allocated_bytes", "allocated with children", (node) => node.allocated, "bytes allocated by the task and all its descendants", { bar: true }),
+        subtree("allocated_bytes", "subtree allocated", (node) => node.allocated, "bytes allocated by the task and all its descendants", { bar: true }),
         own("allocated_blocks", { sum: true }),
         own("peak_bytes", { note: error }),
-        withChildren("peak_bytes", "peak with children ≤", (node) => node.peakBound, "the sum of the peaks of the task and all its descendants: their common peak cannot be higher"),
+        subtree("peak_bytes", "subtree peak ≤", (node) => node.peakBound, "the sum of the peaks of the task and all its descendants: their common peak cannot be higher"),
         own("outlived_bytes", { sum: true }),
         own("handed_off_bytes", { sum: true }),
         own("enters", { sum: true }),
@@ -60,7 +60,7 @@ export function tasks(context: Context): HTMLElement {
         rows: nodes,
         tree: { roots, children: (node) => node.children },
         expanded: nodes.length <= OPEN_ALL_UP_TO ? nodes : roots.length <= 3 ? roots : [],
-        sort: { key: "live with children", descending: true },
+        sort: { key: "subtree live", descending: true },
         empty: "The program entered no tasks.",
         matches: matchesTask,
     });

@@ -1,6 +1,6 @@
 // Threads, and who frees whose memory.
 import type { Int } from "../../build/model.ts";
-import { type Column, infoOf, number, text } from "../columns.ts";
+import { type Column, number, text } from "../columns.ts";
 import { type Context, section } from "../context.ts";
 import { append, bdi, h } from "../dom.ts";
 import { bytes, count, exact, plural } from "../format.ts";
@@ -69,8 +69,8 @@ function matrix(rows: Crossing[], names: (id: Int) => string): HTMLElement {
 
 function crossColumns({ reasons }: Context, names: (id: Int) => string): Column<Crossing>[] {
     return [
-        { ...text<Crossing>("cross_frees", "owner_thread", (row) => names(row.owner_thread)), label: "allocated by", grow: true },
-        { ...text<Crossing>("cross_frees", "freeing_thread", (row) => names(row.freeing_thread)), label: "freed by", grow: true },
+        { ...text<Crossing>("cross_frees", "owner_thread", (row) => names(row.owner_thread)), label: "allocated by" },
+        { ...text<Crossing>("cross_frees", "freeing_thread", (row) => names(row.freeing_thread)), label: "freed by" },
         number("cross_frees", "bytes", reasons, { bar: true, sum: true }),
         number("cross_frees", "blocks", reasons, { sum: true }),
     ];
@@ -88,8 +88,9 @@ function crossFrees(context: Context): HTMLElement {
         empty: "Every block was freed by the thread that allocated it, or not at all.",
         matches: (query) => (row) => `${names(row.owner_thread)} ${names(row.freeing_thread)}`.toLowerCase().includes(query),
     });
-    const title = "Who frees whose memory";
-    return section("cross-frees", title, infoOf("cross_frees", "bytes").meaning, rows.length > 0 ? matrix(rows, names) : null, table.element);
+    const all = rows.length === 0 ? table.element : h("details", {}, h("summary", {}, `As a table (${plural(rows.length, "pair")})`), table.element);
+    const note = "requested bytes freed by another thread than allocated them";
+    return section("cross-frees", "Who frees whose memory", rows.length === 0 ? "" : note, rows.length > 0 ? matrix(rows, names) : null, all);
 }
 
 export function threads(context: Context): HTMLElement {

@@ -1,0 +1,247 @@
+// The built page in Chromium.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Locator, Page } from "playwright-core";
+import { PAGE_ROWS } from "../src/table.ts";
+import { Browser, type Opened } from "./browser.ts";
+import { fileOf, gzipped, HOSTILE, join, makeTables, records, SMALL, type Values } from "./snapshot.ts";
+
+let browser: Browser;
+before(async () => void (browser = await Browser.start()));
+after(() => browser.stop());
+
+const ELEMENTS_MAX = 12_000; // whatever the data
+
+async function settle({ page, requests, complaints }: Opened): Promise<void> {
+    assert.deepEqual(requests, [], "the page asks for nothing");
+    assert.deepEqual(complaints, [], "the page complains of nothing");
+    await page.close();
+}
+
+const elements = (page: Page): Promise<number> => page.locator("*").count();
+const text = async (locator: Locator): Promise<string> => ((await locator.textContent()) ?? "").replaceAll("\u00a0", " ");
+const tables = makeTables(SMALL);
+const totals = tables.totals[0] as Record<string, number>;
+const openAllDetails = (page: Page): Promise<void> => page.evaluate(() => document.querySelectorAll("details").forEach((details) => (details.open = true)));
+
+for (const [name, bytes] of [["raw", fileOf(tables)], ["gzipped", gzipped(fileOf(tables))]] as const)
+    test(`opens from file:// with ${name} data`, async () => {
+        const opened = await browser.open(bytes);
+        const { page } = opened;
+        assert.match(await text(page.locator(".headline")), /^orderd allocated [\d.]+ MiB in [\d,]+ blocks, peaked between .* and ended with [\d,]+ blocks \(.*\) live\.$/);
+        assert.ok((await text(page.locator(".headline"))).includes(`${totals["live_blocks"]!.toLocaleString("en-US")} blocks`));
+        assert.equal(await page.title(), "orderd 20000 - memscope");
+        assert.equal(await page.locator(".notice").count(), 0);
+        assert.equal(await page.locator("#threads-title ~ .note").textContent(), String(SMALL.threads));
+        await settle(opened);
+    });
+
+/** The values of a column as the page holds them, in the order of its rows. */
+const column = (table: Locator, index: number): Promise<string[]> => table.locator(`tbody tr:not(.detail) td:nth-child(${index + 1})`).allTextContents();
+
+test("every table sorts both ways by every column", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const { page } = opened;
+    await openAllDetails(page);
+    const all = await page.locator(".table table").all();
+    assert.ok(all.length >= 8, `${all.length} tables`);
+    for (const table of all) {
+        const name = await table.getAttribute("aria-label");
+        for (const [i, head] of (await table.locator("thead th").all()).entries()) {
+            await head.locator("button").click();
+            const first = await head.getAttribute("aria-sort");
+            const before = await column(table, i);
+            await head.locator("button").click();
+            const second = await head.getAttribute("aria-sort");
+            assert.deepEqual([first, second].sort(), ["ascending", "descending"], `${name} column ${i}`);
+            assert.equal(await table.locator("[aria-sort]").count(), 1);
+            const after = await column(table, i);
+            if (new Set([...before, ...after]).size > 1 && new Set(before).size > 1) assert.notDeepEqual(before, after, `${name} column ${i}`);
+        }
+    }
+    await settle(opened);
+});
+
+test("the order of a sorted column is that of its exact values", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const exact = async (): Promise<number[]> => {
+        const titles = await opened.page.locator("#threads > .table tbody td:nth-child(7)").evaluateAll((cells) => cells.map((cell) => (cell as HTMLElement).title));
+        return titles.map((title) => Number(title.replace(/\D/g, "")));
+    };
+    const expected = tables.threads.map((row: Values) => Number(row["allocated_bytes"])).sort((a, b) => b - a);
+    assert.deepEqual(await exact(), expected, "by allocated bytes, largest first, at the start");
+    await opened.page.locator("#threads > .table thead th:nth-child(7) button").click();
+    assert.deepEqual(await exact(), expected.reverse());
+    await settle(opened);
+});
+
+test("the tree of tasks opens and closes, by mouse and by key", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const body = opened.page.locator("#tasks tbody");
+    const rows = (): Promise<number> => body.locator("tr").count();
+    const roots = tables.tasks.filter((row) => row["parent"] === null).length;
+    await opened.page.getByRole("button", { name: "Collapse all" }).click();
+    assert.equal(await rows(), roots);
+    const parent = body.locator("tr[aria-expanded=false]").first();
+    const id = await parent.locator("td:nth-child(2)").textContent();
+    const children = tables.tasks.filter((row) => String(row["parent"]) === id).length;
+    await parent.locator("button.twist").click();
+    assert.equal(await rows(), roots + children);
+    assert.equal(await body.locator("tr[aria-level='2']").count(), children);
+    await opened.page.keyboard.press("ArrowLeft");
+    assert.equal(await rows(), roots);
+    await opened.page.keyboard.press("ArrowRight");
+    assert.equal(await rows(), roots + children);
+    await opened.page.keyboard.press("ArrowDown");
+    assert.equal(await opened.page.evaluate(() => document.activeElement?.getAttribute("aria-level")), "2");
+    await opened.page.getByRole("button", { name: "Expand all" }).click();
+    assert.equal(await rows(), Math.min(PAGE_ROWS, SMALL.tasks));
+    await settle(opened);
+});
+
+test("a site opens to its whole stack; the filter finds frames anywhere in it", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const { page } = opened;
+    const row = page.locator("#sites .table tbody tr.opens", { hasNotText: "variable" }).first();
+    await row.click();
+    const frames = page.locator("#sites .frames li");
+    const n = await frames.count();
+    assert.ok(n >= 3 && n <= 2 * SMALL.depth, `${n} frames`);
+    assert.ok((await text(frames.last())).startsWith("main"));
+    await row.click();
+    assert.equal(await frames.count(), 0);
+    await page.locator("#sites input.filter").fill("RUNSERVER");
+    const withStack = tables.sites.filter((site) => ((site["stack"] as unknown[]) ?? []).length > 0).length;
+    await page.locator("#sites .found", { hasText: `${withStack} matches` }).waitFor();
+    await page.locator("#sites input.filter").fill("no such function");
+    await page.locator("#sites tbody .empty").waitFor();
+    await settle(opened);
+});
+
+test("the flame graph zooms in and out", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const boxes = opened.page.locator("#sites .boxes button");
+    const n = await boxes.count();
+    assert.ok(n > 20 && n <= 1600, `${n} boxes`);
+    await boxes.filter({ hasText: "handleEvent" }).first().focus();
+    await opened.page.keyboard.press("ArrowDown");
+    await opened.page.keyboard.press("Enter");
+    assert.ok((await boxes.nth(5).evaluate((box) => (box as HTMLElement).style.getPropertyValue("--width"))) === "1");
+    await opened.page.keyboard.press("Escape");
+    assert.equal(await boxes.count(), n);
+    await opened.page.locator("#sites select").selectOption("allocated_blocks");
+    assert.match(await text(opened.page.locator("#sites .info")), /blocks, 100 % of all/);
+    await settle(opened);
+});
+
+test("estimates carry their error, exact numbers say so, null says why", async () => {
+    const opened = await browser.open(fileOf(tables));
+    const { page } = opened;
+    const errors = await page.locator("#sites .table tbody td:nth-child(3)").allTextContents();
+    assert.ok(errors.some((error) => error.startsWith("± ")) && errors.includes("exact"));
+    assert.ok((await text(page.locator("#quality"))).includes("not measured: timing every allocation would cost more than it tells"));
+    const cpu = page.locator("#threads > .table .none").first();
+    assert.equal(await cpu.locator("..").getAttribute("title"), "not measured: the thread had ended");
+    await settle(opened);
+});
+
+test("views show their sections", async () => {
+    const visible = async (page: Page): Promise<string> => (await page.locator("main > section:visible").evaluateAll((all) => all.map(({ id }) => id))).join(" ");
+    const opened = await browser.open(fileOf(tables), "#view=tasks");
+    const { page } = opened;
+    assert.equal(await visible(page), "overview tasks");
+    await page.locator("nav select").selectOption("threads");
+    await page.waitForFunction(() => location.hash === "#view=threads");
+    assert.equal(await visible(page), "overview threads");
+    await page.evaluate(() => (location.hash = "#view=complete"));
+    await page.waitForFunction(() => !document.getElementById("run")!.hidden);
+    assert.equal(await visible(page), "overview threads tasks sites variables classes run");
+    await page.locator("nav a", { hasText: "Sites" }).click();
+    assert.ok(await page.locator("#sites").evaluate((section) => Math.abs(section.getBoundingClientRect().top) < 120));
+    await settle(opened);
+});
+
+test("hostile names show as text", async () => {
+    const opened = await browser.open(fileOf(makeTables({ ...SMALL, tasks: 40, sites: 40, hostile: true })));
+    const { page } = opened;
+    await openAllDetails(page);
+    await page.getByRole("button", { name: "Expand all" }).click();
+    for (const section of ["#threads", "#tasks", "#sites", "#variables", "#knobs", "#modules"]) {
+        const shown = await page.locator(`${section} tbody bdi`).allTextContents();
+        for (const name of section === "#modules" ? HOSTILE.slice(0, 4) : section === "#variables" ? HOSTILE.slice(0, 7) : HOSTILE)
+            assert.ok(shown.some((found) => found.includes(name)), `${section}: ${name.slice(0, 40)}`);
+    }
+    assert.ok((await text(page.locator("h1"))).includes(HOSTILE[0]!));
+    assert.equal(await page.locator("#page img, #page script, #page b, #page iframe").count(), 0);
+    assert.equal(await page.evaluate(() => document.scripts.length), 2);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the window");
+    await settle(opened);
+});
+
+test("20,000 sites and 10,000 tasks: the document stays bounded, paging and sorting work", async () => {
+    const opened = await browser.open(gzipped(fileOf(makeTables({ ...SMALL, sites: 20_000, tasks: 10_000, threads: 300 }))));
+    const { page } = opened;
+    assert.ok((await elements(page)) < ELEMENTS_MAX, `${await elements(page)} elements`);
+    await page.getByRole("button", { name: "Expand all" }).click();
+    const pager = page.locator("#tasks .pager");
+    assert.ok((await text(pager)).includes("1–50 of 10,000"));
+    await pager.getByRole("button", { name: "Last page" }).click();
+    assert.ok((await text(pager)).includes("9,951–10,000 of 10,000"));
+    const sites = page.locator("#sites");
+    await sites.locator("thead th:first-child button").click();
+    assert.ok((await text(sites.locator(".pager"))).includes("1–50 of 20,001"));
+    await sites.locator("input.filter").fill("main");
+    await sites.locator(".found", { hasText: "matches" }).waitFor();
+    assert.ok((await elements(page)) < ELEMENTS_MAX);
+    await settle(opened);
+});
+
+test("cut and damaged data: a warning, and what could be read", async () => {
+    const parts = records(tables, 10);
+    const cut = join(parts).subarray(0, Math.floor(join(parts).length / 2));
+    for (const [bytes, words] of [[cut, /incomplete: it is cut off inside a record/], [join(parts.slice(0, -1)), /incomplete: its end is missing/], [gzipped(join(parts)).subarray(0, 9000), /incomplete: the compressed data is cut off/]] as const) {
+        const opened = await browser.open(bytes);
+        assert.match(await text(opened.page.locator(".notice")), words);
+        assert.equal(await opened.page.locator(".notice").count(), 1);
+        assert.match(await text(opened.page.locator(".headline")), /^orderd allocated/);
+        await settle(opened);
+    }
+});
+
+test("no data, foreign data: one line", async () => {
+    for (const [bytes, words] of [[null, /empty report page/], [new Uint8Array(0), /carries no data/], [new TextEncoder().encode("PK\x03\x04 something else"), /not a memscope snapshot/]] as const) {
+        const opened = await browser.open(bytes);
+        assert.match(await text(opened.page.locator("#page .notice")), words);
+        await settle(opened);
+    }
+});
+
+test("a program without tasks, sites, variables: each says why it is empty", async () => {
+    const opened = await browser.open(fileOf(makeTables({ ...SMALL, threads: 1, tasks: 0, sites: 0, variables: 0 })));
+    assert.equal(await text(opened.page.locator("#tasks .empty")), "The program entered no tasks.");
+    assert.equal(await text(opened.page.locator("#variables .empty")), "The program tracked no variables (MEMSCOPE_TRACK).");
+    await settle(opened);
+    const nothing = await browser.open(fileOf({}));
+    assert.equal(await text(nothing.page.locator("#threads .empty")), "No thread allocated anything that was counted.");
+    assert.equal(await text(nothing.page.locator(".headline")), "The totals of the process are not in the data.");
+    await settle(nothing);
+});
+
+test("losses stand out", async () => {
+    const opened = await browser.open(fileOf(makeTables({ ...SMALL, losses: true })));
+    assert.match(await text(opened.page.locator(".verdict")), /Read with care: .*dropped events.*truncated stacks/);
+    assert.equal(await opened.page.locator("#quality .entry.bad").count(), 5);
+    assert.match(await text(opened.page.locator(".notice")), /This snapshot is incomplete: the writer says so itself/);
+    await settle(opened);
+});
+
+test("light and dark, wide and narrow: nothing is wider than the window", async () => {
+    const opened = await browser.open(fileOf(tables));
+    for (const colorScheme of ["light", "dark"] as const)
+        for (const width of [1400, 700, 390]) {
+            await opened.page.emulateMedia({ colorScheme });
+            await opened.page.setViewportSize({ width, height: 900 });
+            assert.ok(await opened.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${colorScheme} ${width}`);
+        }
+    await settle(opened);
+});
