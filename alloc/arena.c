@@ -322,8 +322,10 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     uint64_t gained = flow->allocated_bytes - arena->settled.allocated_bytes, lost = freed - arena->settled.freed_bytes;
     arena->settled.allocated_bytes = flow->allocated_bytes;
     arena->settled.freed_bytes = freed;
-    uint64_t most = gained > lost ? gained : lost;
-    if (most > arena->unsettled_max) arena->unsettled_max = most;
+    /* the block that made a settle due is seen by it, so what can be missed is less than the countdown was */
+    uint64_t unseen = gained < (uint64_t)arena->countdown_set ? gained : (uint64_t)arena->countdown_set;
+    if (unseen > arena->unseen_gain) arena->unseen_gain = unseen;
+    if (lost > arena->unseen_loss) arena->unseen_loss = lost;
     int64_t delta = (int64_t)(gained - lost);
     int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) raise_peak(live);

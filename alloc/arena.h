@@ -79,7 +79,8 @@ typedef struct ms_arena {
     ms_flow_t settled;                              /* flow already in the process's live bytes; freed: all frees made */
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* other threads' blocks freed here, all of them */
     uint64_t untasked_freed_bytes, untasked_settled_bytes; /* blocks of no task, freed other than the short way */
-    uint64_t unsettled_max;                         /* largest |change of live bytes| between two settles */
+    uint64_t unseen_gain; /* most that live bytes can have risen between two settles, unseen */
+    uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
     uint64_t peak_bytes;                            /* of the thread */
 

@@ -14,6 +14,9 @@ typedef struct ms_summary {
 
 ms_summary_t ms_summary(void);
 
+/* The process's peak differs from the true one by at most this many bytes. */
+uint64_t ms_peak_error(void);
+
 /* Gives back whatever is free. 1 if there was something to give, as malloc_trim(). */
 int ms_trim(void);
 

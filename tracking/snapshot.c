@@ -335,13 +335,6 @@ static bool fill_classes(ms_snapshot_t *snapshot) {
     return true;
 }
 
-static uint64_t peak_error(void) {
-    uint64_t error = 0;
-    if (ms_process.always_slow) return 0;
-    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) error += ms_read(&arena->unsettled_max);
-    return error;
-}
-
 static bool fill_totals(ms_snapshot_t *snapshot) {
     ms_totals_row_t *row = ROWS(snapshot, totals, 1);
     if (!row) return false;
@@ -357,7 +350,7 @@ static bool fill_totals(ms_snapshot_t *snapshot) {
     row->live_blocks = row->allocated_blocks - row->freed_blocks;
     int64_t peak = atomic_load_explicit(&ms_process.peak_bytes, memory_order_relaxed);
     row->peak_bytes = (uint64_t)peak > row->live_bytes ? (uint64_t)peak : row->live_bytes;
-    row->peak_error_bytes = peak_error();
+    row->peak_error_bytes = ms_peak_error();
     return true;
 }
 
