@@ -180,7 +180,7 @@ static void descend_often(unsigned times, uint64_t seed) {
     for (unsigned i = 0; i < times; i++) {
         uint64_t random = random_next(&seed);
         if (random % 3 == 0) path = random_next(&seed); /* else the stack before, or a near relative */
-        if (random % 3 == 1) path ^= 1u << (random >> 8) % 60;
+        if (random % 3 == 1) path ^= (uint64_t)1 << (random >> 8) % 60;
         descend((unsigned)(random >> 16) % 40, path);
     }
 }
@@ -302,14 +302,16 @@ static void on_step(int number, siginfo_t *info, void *context) {
     check_equal("at an instruction: walk and libunwind", &walk, &other, end);
 }
 
-static void set_trap_flag(bool on) {
-    if (on) {
-        __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; orq $0x100, (%%rsp); popf; lea 128(%%rsp), %%rsp" ::
-                             : "cc", "memory");
-    } else {
-        __asm__ volatile("lea -128(%%rsp), %%rsp; pushf; andq $~0x100, (%%rsp); popf; lea 128(%%rsp), %%rsp" ::
-                             : "cc", "memory");
-    }
+/* Not inlined and with a frame pointer, so that the pushes in here do not disturb what .eh_frame says. */
+static __attribute__((noinline)) void set_trap_flag(bool on) {
+    __asm__ volatile("" ::"r"(__builtin_frame_address(0)));
+    __asm__ volatile("lea -128(%%rsp), %%rsp\n\t"
+                     "pushf\n\t"
+                     "andq $~0x100, (%%rsp)\n\t"
+                     "orq %0, (%%rsp)\n\t"
+                     "popf\n\t"
+                     "lea 128(%%rsp), %%rsp" ::"r"(on ? (uint64_t)0x100 : 0)
+                     : "cc", "memory");
 }
 
 static int compare_plainly(const void *a, const void *b) {
