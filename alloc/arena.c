@@ -285,11 +285,11 @@ static void send_home(ms_arena_t *freer, ms_arena_t *owner, void *payload, uint6
 
 /* Bytes until the next look at peaks: 1/64 of the live heap between 16 and 128 KiB, which bounds the error of the peak.
  * Below 0: every call is looked at. */
-static int64_t quantum(const ms_arena_t *arena) {
-    if (arena->always_slow) return -1;
-    if (ms_word0_task(arena->word0) != MS_TASK_NONE) return ms_task_quantum(arena);
+static int64_t quantum(ms_arena_t *arena) {
     int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
-    return part < 16384 ? 16384 : part > 131072 ? 131072 : part;
+    arena->untasked_quantum = arena->always_slow ? -1 : part < 16384 ? 16384 : part > 131072 ? 131072 : part;
+    bool tasked = ms_word0_task(arena->word0) != MS_TASK_NONE && !arena->always_slow;
+    return tasked ? ms_task_quantum(arena) : arena->untasked_quantum;
 }
 
 /* What the countdown counted goes where it belongs. */

@@ -82,6 +82,10 @@ typedef struct ms_arena {
     uint64_t unseen_gain; /* most that live bytes can have risen between two settles, unseen */
     uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
+    uint64_t task_id;                               /* of the current task, 0: none */
+    int64_t untasked_quantum;                       /* quantum() without a task, as of the last settle */
+    uint64_t cell_id;                               /* task whose cell `cell` is; 0: none */
+    ms_cell_t *cell;
     uint64_t peak_bytes;                            /* of the thread */
 
     /* slow paths: sampling */

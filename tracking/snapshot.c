@@ -178,11 +178,6 @@ static bool fill_cross_frees(ms_snapshot_t *snapshot) {
 
 /* ---- tasks */
 
-static uint64_t task_peak_error(int64_t peak) {
-    if (ms_process.always_slow) return 0;
-    return peak / 64 < 1024 ? 1024 : peak / 64 > 65536 ? 65536 : (uint64_t)peak / 64;
-}
-
 static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t index) {
     ms_cell_t sum = ms_task_sum(index);
     if (index < MS_TASK_FIRST && sum.allocated_blocks == 0 && index != MS_TASK_NONE) return;
@@ -202,7 +197,7 @@ static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t in
         .freed_blocks = sum.freed_blocks,
         .live_bytes = sum.allocated_bytes - sum.freed_bytes,
         .live_blocks = sum.allocated_blocks - sum.freed_blocks,
-        .peak_error_bytes = task_peak_error(peak),
+        .peak_error_bytes = ms_task_peak_error(index),
         .enters = sum.enters,
         .handed_off_bytes = sum.handed_off_bytes,
         .handed_off_blocks = sum.handed_off_blocks,

@@ -4,6 +4,7 @@
 #include "alloc/thread.h"
 #include "memscope/memscope.h"
 #include "tracking/process.h"
+#include "tracking/report.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 
 static _Atomic(ms_task_t *) chunks[CHUNKS];
 static _Atomic(uint32_t) index_count = MS_TASK_FIRST;
-static ms_task_t other = {.id = MS_TASK_OTHER, .state = MS_TASK_ACTIVE, .name = "other"};
+static ms_task_t other = {.id = MS_TASK_OTHER, .quantum = 1024, .state = MS_TASK_ACTIVE, .name = "other"};
 static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
 
 /* MS_LOCK_TASKS */
@@ -149,6 +150,12 @@ static void raise_peak(_Atomic(int64_t) *peak, int64_t live) {
         continue;
 }
 
+/* 1/64 of a task's peak, between 1 and 64 KiB. */
+static int64_t part_of_peak(const ms_task_t *task) {
+    int64_t part = task ? atomic_load_explicit(&task->peak_bytes, memory_order_relaxed) / 64 : 0;
+    return part < 1024 ? 1024 : part > 65536 ? 65536 : part;
+}
+
 /* What runs outside any task is shared by all threads: frees of its blocks by others wait for the next settle. */
 static void settle_untasked(ms_arena_t *arena) {
     uint64_t freed = arena->untasked_freed_bytes - arena->untasked_settled_bytes;
@@ -167,6 +174,7 @@ void ms_task_settle(ms_arena_t *arena) {
     if (!task || delta == 0) return;
     int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) raise_peak(&task->peak_bytes, live);
+    task->quantum = part_of_peak(task);
 }
 
 void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) {
@@ -185,11 +193,13 @@ void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) 
     if (task) atomic_fetch_sub_explicit(&task->live_bytes, (int64_t)size, memory_order_relaxed);
 }
 
-/* 1/64 of the task's peak, between 1 and 64 KiB: the error of its peak. */
 int64_t ms_task_quantum(const ms_arena_t *arena) {
-    const ms_task_t *task = ms_task_of_index(ms_word0_task(arena->word0));
-    int64_t quantum = task ? atomic_load_explicit(&task->peak_bytes, memory_order_relaxed) / 64 : 0;
-    return quantum < 1024 ? 1024 : quantum > 65536 ? 65536 : quantum;
+    return part_of_peak(ms_task_of_index(ms_word0_task(arena->word0)));
+}
+
+uint64_t ms_task_peak_error(uint32_t index) {
+    if (ms_process.always_slow) return 0;
+    return index == MS_TASK_NONE ? ms_peak_error() : (uint64_t)part_of_peak(ms_task_of_index(index));
 }
 
 /* ---- the table */
@@ -253,6 +263,7 @@ static ms_task_t *create(const char *name, uint64_t parent) {
     task->start_ns = ms_process_elapsed_ns();
     task->end_ns = task->outlived_bytes = task->outlived_blocks = 0;
     task->key = NULL;
+    task->quantum = 1024;
     atomic_store(&task->live_bytes, 0);
     atomic_store(&task->peak_bytes, 0);
     copy_name(task->name, name);
@@ -298,39 +309,65 @@ memscope_task_t memscope_task_for_key(const void *key, const char *name) {
 
 /* ---- the current task */
 
-memscope_task_t memscope_task_current(void) {
-    const ms_task_t *task = ms_task_of_index(ms_word0_task(ms_arena_current->word0));
-    return task ? atomic_load_explicit(&task->id, memory_order_relaxed) : 0;
+memscope_task_t memscope_task_current(void) { return ms_arena_current->task_id; }
+
+static MS_COLD void flush_before_switch(ms_arena_t *arena) {
+    ms_task_settle(arena);
+    ms_arena_flush_task(arena);
 }
 
-static void switch_to(ms_arena_t *arena, uint32_t index) {
-    if (ms_flow_moved(arena)) {
-        ms_task_settle(arena);
-        ms_arena_flush_task(arena);
+/* What ms_arena_rearm() does, for a task whose quantum is at hand. */
+static inline void arm(ms_arena_t *arena, int64_t next) {
+    int64_t used = arena->countdown_set - arena->countdown;
+    arena->allocated_bytes += (uint64_t)used;
+    arena->sample_left -= used;
+    if (arena->sample_left < next) next = arena->sample_left;
+    arena->countdown_set = arena->countdown = next;
+}
+
+static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
+    if (ms_unlikely(ms_flow_moved(arena))) flush_before_switch(arena);
+    arena->task_id = id;
+    arena->word0 = ms_word0((uint32_t)id, 0);
+    arm(arena, id == 0 || arena->always_slow ? arena->untasked_quantum : task->quantum);
+}
+
+static MS_COLD ms_cell_t *cell_looked_up(ms_arena_t *arena, uint64_t id) {
+    arena->cell = ms_task_cell(arena, (uint32_t)id);
+    arena->cell_id = id;
+    return arena->cell;
+}
+
+/* The arena of a thread that can have a current task; NULL for one that is ending. */
+static inline ms_arena_t *tasking_arena(void) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_unlikely(arena == &ms_arena_empty)) {
+        ms_arena_leave(ms_arena_enter());
+        arena = ms_arena_current;
     }
-    arena->word0 = ms_word0(index, 0);
-    ms_arena_rearm(arena);
+    return ms_process.track_tasks && arena != &ms_arena_empty ? arena : NULL;
 }
 
 memscope_token_t memscope_task_enter(memscope_task_t id) {
-    memscope_token_t token = {0};
-    ms_arena_t *arena = ms_arena_enter();
-    if (!ms_process.track_tasks || !arena->thread || ms_arena_current != arena) {
-        ms_arena_leave(arena);
-        return token;
-    }
-    token.previous = memscope_task_current();
+    ms_arena_t *arena = tasking_arena();
+    if (ms_unlikely(!arena)) return (memscope_token_t){0};
+    memscope_token_t token = {arena->task_id};
     const ms_task_t *task = ms_task_find(id);
-    uint32_t index = task && task->state == MS_TASK_ACTIVE ? (uint32_t)id : MS_TASK_NONE;
-    switch_to(arena, index);
-    if (index) ms_count(&ms_task_cell(arena, index)->enters, 1);
+    if (ms_unlikely(!task || task->state != MS_TASK_ACTIVE)) id = 0;
+    if (id != arena->task_id) switch_to(arena, id, task);
+    if (id) {
+        ms_cell_t *cell = ms_likely(arena->cell_id == id) ? arena->cell : cell_looked_up(arena, id);
+        ms_count(&cell->enters, 1);
+    }
     return token;
 }
 
 void memscope_task_leave(memscope_token_t token) {
-    ms_arena_t *arena = ms_arena_current;
-    if (!ms_process.track_tasks || !arena->thread) return;
-    switch_to(arena, ms_task_find(token.previous) ? (uint32_t)token.previous : MS_TASK_NONE);
+    ms_arena_t *arena = tasking_arena();
+    uint64_t id = token.previous;
+    if (ms_unlikely(!arena) || id == arena->task_id) return;
+    const ms_task_t *task = id ? ms_task_find(id) : NULL;
+    switch_to(arena, task ? id : 0, task);
 }
 
 /* ---- numbers */

@@ -29,6 +29,7 @@ typedef struct ms_task {
     uint64_t start_ns, end_ns;    /* since the start of the process */
     _Atomic(int64_t) live_bytes;  /* settled */
     _Atomic(int64_t) peak_bytes;
+    int64_t quantum;              /* bytes it may allocate before its peak is looked at again */
     uint64_t outlived_bytes, outlived_blocks; /* when it ended */
     const void *key;              /* memscope_task_for_key(), NULL: none */
     struct ms_task *next_key;     /* chain of its hash bucket */
@@ -53,6 +54,9 @@ void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size);
 
 /* Adds the change of the current task's live bytes since the last time to the task, and raises its peak. */
 void ms_task_settle(ms_arena_t *arena);
+
+/* The task's peak differs from the true one by at most this. */
+uint64_t ms_task_peak_error(uint32_t index);
 
 /* Bytes the current task may allocate before its peak is looked at again. */
 int64_t ms_task_quantum(const ms_arena_t *arena);

@@ -89,15 +89,14 @@ typedef struct memscope_variable {
  * is changed. The block must not be freed or resized by another thread meanwhile. */
 int memscope_track(const void *pointer, memscope_variable_t *variable);
 
-/* MEMSCOPE_TRACK(p): memscope_track() with the name of the variable, type (C++ and gcc/clang), function, file and line. */
-#ifdef __cplusplus
-#define MEMSCOPE_TRACK(pointer) ::memscope::detail::track_here(pointer, #pointer) /* include memscope.hpp */
-#else
-#define MEMSCOPE_TRACK(pointer)                                                                      \
-    (__extension__({                                                                                 \
-        static memscope_variable_t memscope_variable_here = {#pointer, NULL, NULL, __FILE__, __LINE__, 0}; \
-        memscope_variable_here.function = __func__;                                                  \
-        memscope_track((pointer), &memscope_variable_here);                                          \
+/* MEMSCOPE_TRACK(p): memscope_track() with the variable's name, function, file and line. In C++ (memscope.hpp) also its
+ * type, which C has no way to tell. A statement or an expression of type int. */
+#ifndef __cplusplus
+#define MEMSCOPE_TRACK(pointer)                                                                              \
+    (__extension__({                                                                                         \
+        static memscope_variable_t memscope_variable_here = {#pointer, NULL, NULL, __FILE__, __LINE__, 0};   \
+        memscope_variable_here.function = __func__;                                                          \
+        memscope_track((pointer), &memscope_variable_here);                                                  \
     }))
 #endif
 
