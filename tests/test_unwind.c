@@ -616,28 +616,50 @@ START_TEST(child_of_a_fork) {
 }
 END_TEST
 
-/* Leaving out the allocator's own frames. */
-static __attribute__((noinline)) uint32_t inner_part(uintptr_t caller, uintptr_t *direct) {
-    uintptr_t pc, sp, fp;
-    MS_UNWIND_HERE(pc, sp, fp);
-    ck_assert(ms_unwind_to(state, caller, &pc, &sp, &fp));
-    *direct = pc;
-    return ms_unwind_site(state, pc, sp, fp, DEPTH);
+/* Leaving out the allocator's own frames: an entry point with one, two or three of them above the capture. */
+static __attribute__((noinline)) void own_frame(unsigned left, uintptr_t caller) {
+    volatile char room[48];
+    room[left] = 1;
+    if (left > 0) {
+        own_frame(left - 1, caller);
+    } else {
+        frames_t site, other;
+        uintptr_t pc, sp, fp;
+        MS_UNWIND_HERE(pc, sp, fp);
+        ck_assert(ms_unwind_to(state, caller, &pc, &sp, &fp));
+        ck_assert_uint_eq(pc, caller);
+        read_back(ms_unwind_site(state, pc, sp, fp, DEPTH), &site);
+        take_with_libunwind(caller, &other);
+        check_equal("from the caller on", &site, &other, MS_UNWIND_END_root);
+        compared++;
+    }
+    room[0] = room[1];
 }
 
-static __attribute__((noinline)) uint32_t outer_part(uintptr_t *direct) {
-    uint32_t site = inner_part((uintptr_t)__builtin_return_address(0), direct);
+static __attribute__((noinline)) void entry_point(unsigned own_frames) {
+    own_frame(own_frames, (uintptr_t)__builtin_return_address(0));
     NO_TAIL_CALL;
-    return site;
+}
+
+static __attribute__((noinline)) void call_entry_point(unsigned left, uint64_t path) {
+    if (left > 0) {
+        call_entry_point(left - 1, path);
+    } else if (path & 1) {
+        entry_point(path >> 1 & 3);
+    } else {
+        volatile char *room = alloca(path % 200 + 1); /* rbp matters */
+        room[0] = 1;
+        entry_point(path >> 1 & 3);
+    }
+    NO_TAIL_CALL;
 }
 
 START_TEST(own_frames_are_left_out) {
     start();
-    uint64_t pcs[ROOM];
-    uintptr_t direct, pc, sp, fp;
-    uint32_t site = outer_part(&direct);
-    ck_assert_uint_gt(ms_stack_pcs(site, pcs, ROOM), 2);
-    ck_assert_uint_eq(pcs[0], direct);
+    uint64_t random = 13;
+    for (int i = 0; i < 2000; i++) call_entry_point(random_next(&random) % 8, random_next(&random));
+    ck_assert_uint_eq(compared, 2000);
+    uintptr_t pc, sp, fp;
     MS_UNWIND_HERE(pc, sp, fp);
     ck_assert(!ms_unwind_to(state, 12345, &pc, &sp, &fp));
 }

@@ -373,15 +373,54 @@ unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, ui
     return count;
 }
 
-bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp) {
-    walk_t w = {.state = state, .start = {*pc, *sp, *fp, false}, .at = {*pc, *sp, *fp, false}};
-    if (!is_ready || !enter(state, *sp)) return false;
+/* Out of the allocator's own frames. */
+static bool path_leads_to(const ms_unwind_path_t *path, uintptr_t caller, uintptr_t pc, uintptr_t sp) {
+    if (path->pc != pc || path->steps == 0) return false;
+    for (uint32_t i = 0; i + 1 < path->steps; i++) {
+        if (word_at(sp + path->distance[i]) != path->returns[i]) return false;
+    }
+    return word_at(sp + path->sp_bytes - WORD) == caller;
+}
+
+static MS_COLD bool find_path(ms_unwind_thread_t *state, uintptr_t caller, walk_t *w) {
+    ms_unwind_path_t path = {.pc = w->start.pc};
     ms_unwind_frame_t frame;
-    bool met = w.at.pc == caller;
-    for (int steps = 0; !met && steps < 8 && step(&w, &frame); steps++) met = w.at.pc == caller;
+    bool keepable = true;
+    while (w->at.pc != caller) {
+        if (path.steps == MS_UNWIND_PATH_STEPS || !step(w, &frame) || w->at.exact) return false;
+        if (frame.fp_matters) keepable = false; /* a CFA that is no distance from sp */
+        if (frame.fp_words != 0) path.fp_bytes = (uint32_t)(w->at.sp - (uintptr_t)frame.fp_words * WORD - w->start.sp);
+        path.distance[path.steps] = (uint32_t)(w->at.sp - WORD - w->start.sp);
+        path.returns[path.steps++] = w->at.pc;
+    }
+    path.sp_bytes = (uint32_t)(w->at.sp - w->start.sp);
+    if (keepable && w->trust.end == 0) state->paths[state->next_path++ % MS_UNWIND_PATHS] = path;
+    return true;
+}
+
+static inline bool take_path(const ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp,
+                             uintptr_t *fp) {
+    for (unsigned i = 0; i < MS_UNWIND_PATHS; i++) {
+        const ms_unwind_path_t *path = &state->paths[i];
+        if (!is_known(state, *sp + path->sp_bytes) || !path_leads_to(path, caller, *pc, *sp)) continue;
+        if (path->fp_bytes != 0) *fp = word_at(*sp + path->fp_bytes);
+        *sp += path->sp_bytes;
+        *pc = caller;
+        return true;
+    }
+    return false;
+}
+
+bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp) {
+    if (!is_ready || !enter(state, *sp)) return false;
+    bool met = take_path(state, caller, pc, sp, fp);
+    if (!met) {
+        walk_t w = {.state = state, .start = {*pc, *sp, *fp, false}, .at = {*pc, *sp, *fp, false}};
+        met = find_path(state, caller, &w);
+        *pc = w.at.pc;
+        *sp = w.at.sp;
+        *fp = w.at.fp;
+    }
     leave(state);
-    *pc = w.at.pc;
-    *sp = w.at.sp;
-    *fp = w.at.fp;
     return met;
 }

@@ -74,6 +74,19 @@ typedef struct ms_unwind_frame {
 } ms_unwind_frame_t;
 _Static_assert(sizeof(ms_unwind_frame_t) == 32, "8 KiB per thread");
 
+/* A way out of the allocator's own frames, found once by their rows: from pc the caller's registers are at these
+ * distances (bytes above sp), provided that the return addresses on the way are these. */
+#define MS_UNWIND_PATHS 4u
+#define MS_UNWIND_PATH_STEPS 6u
+typedef struct ms_unwind_path {
+    uintptr_t pc;
+    uint32_t sp_bytes; /* to the caller's sp */
+    uint32_t fp_bytes; /* to the caller's saved rbp; 0: still in rbp */
+    uint32_t steps;    /* own frames; the last return address is the caller */
+    uint32_t distance[MS_UNWIND_PATH_STEPS];
+    uintptr_t returns[MS_UNWIND_PATH_STEPS];
+} ms_unwind_path_t;
+
 typedef struct ms_unwind_thread {
     _Atomic uintptr_t busy; /* sp of the capture under way, 0: none. Only this thread writes, its signal handlers read */
     uint32_t depth;         /* frames kept */
@@ -83,9 +96,11 @@ typedef struct ms_unwind_thread {
     uintptr_t known_low;    /* memory known to be readable: known_low <= address < known_high */
     uintptr_t known_high;
     ms_unwind_stats_t stats;
+    uint32_t next_path; /* paths[next_path % MS_UNWIND_PATHS] is replaced next */
+    ms_unwind_path_t paths[MS_UNWIND_PATHS];
     ms_unwind_frame_t frames[MS_UNWIND_MAX_DEPTH];
 } ms_unwind_thread_t;
-_Static_assert(sizeof(ms_unwind_thread_t) <= 8192 + 96, "about two pages; only touched as deep as stacks are");
+_Static_assert(sizeof(ms_unwind_thread_t) <= 8192 + 512, "about two pages; only touched as deep as stacks are");
 
 /* Once, in the library's initialisation, while the process has one thread: maps the table of rows (512 KiB of address
  * space, touched as used). False: no memory, captures then hold the caller alone. */
@@ -111,7 +126,8 @@ void ms_unwind_thread_reset(ms_unwind_thread_t *state);
     __asm__ volatile("lea 0(%%rip), %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2" : "=&r"(pc), "=&r"(sp), "=&r"(fp))
 
 /* Steps *pc, *sp, *fp outwards until *pc == caller, the return address of the exported entry point
- * (__builtin_return_address(0) there). At most 8 steps; false: not met, registers undefined. */
+ * (__builtin_return_address(0) there). A few nanoseconds: the thread remembers the last few ways. False: not met within
+ * MS_UNWIND_PATH_STEPS frames, registers undefined. */
 bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp);
 
 /* The stack whose innermost frame is the return address pc, with sp and fp as they are once it is returned to. `sp` must
