@@ -26,7 +26,7 @@ export const reasonOf = (reasons: Reasons, table: TableName, column: string): st
     reasons.get(`${table}.${column}`) ?? infoOf(table, column).meaning;
 
 /** Names, not quantities: without grouping. */
-const isId = (column: string): boolean => /(^|_)[pt]?id$/.test(column);
+export const isId = (column: string): boolean => /(^|_)[pt]?id$/.test(column);
 
 function partsOf(value: Int, unit: string): [string, string] {
     if (unit === "bytes") return bytesParts(Number(value));

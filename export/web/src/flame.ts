@@ -15,7 +15,7 @@ interface Box {
     element: HTMLButtonElement;
 }
 
-const HUES = [212, 172, 42, 262, 140, 22, 190, 330]; // calm beside each other, in this order for the modules as they come
+const HUES = [212, 172, 42, 262, 140, 22, 190, 330, 220]; // calm beside each other, for the modules in the order they come; the last for what is in none
 
 /** The same number for the same name (FNV-1a). */
 function hashOf(name: string): number {
@@ -39,7 +39,7 @@ export class Flame {
         private readonly format: (value: number) => string,
     ) {
         this.zoomed = root;
-        append(this.element, this.graph, this.info);
+        append(this.element, h("div", { class: "viewport" }, this.graph), this.info);
         this.graph.addEventListener("keydown", (event) => this.onKey(event));
         this.graph.addEventListener("pointerover", (event) => this.describe(this.boxOf(event.target)));
         this.graph.addEventListener("focusin", (event) => this.describe(this.boxOf(event.target)));
@@ -116,8 +116,9 @@ export class Flame {
     }
 
     private hueOf(module: string): number {
+        if (module === "") return HUES.at(-1)!;
         let hue = this.hues.get(module);
-        if (hue === undefined) this.hues.set(module, (hue = HUES[this.hues.size % HUES.length]!));
+        if (hue === undefined) this.hues.set(module, (hue = HUES[this.hues.size % (HUES.length - 1)]!));
         return hue;
     }
 

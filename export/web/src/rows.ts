@@ -12,6 +12,12 @@ export interface Sort {
     descending: boolean;
 }
 
+/** The order of a sort: by what, and which way. */
+export interface Order<R> {
+    value: Column<R>["value"];
+    descending: boolean;
+}
+
 export interface Shown<R> {
     row: R;
     depth: number;
@@ -20,8 +26,7 @@ export interface Shown<R> {
 export interface Selection<R> {
     rows: readonly R[];
     tree: Tree<R> | null;
-    column: Column<R>;
-    descending: boolean;
+    sort: Order<R> | null; // null: as they are
     matches: ((row: R) => boolean) | null;
     expanded: ReadonlySet<R>;
 }
@@ -35,24 +40,26 @@ function keptRows<R>(tree: Tree<R>, matches: (row: R) => boolean): Set<R> {
     return kept;
 }
 
-function flatten<R>({ tree, column, descending, matches, expanded }: Selection<R>): Shown<R>[] {
+const ordered = <R>(rows: readonly R[], sort: Order<R> | null): readonly R[] => (sort === null ? rows : sorted(rows, sort.value, sort.descending));
+
+function flatten<R>({ tree, sort, matches, expanded }: Selection<R>): Shown<R>[] {
     const kept = matches === null ? null : keptRows(tree!, matches);
-    const ordered = (rows: R[]): R[] => sorted(kept === null ? rows : rows.filter((row) => kept.has(row)), column.value, descending);
+    const inOrder = (rows: R[]): R[] => [...ordered(kept === null ? rows : rows.filter((row) => kept.has(row)), sort)];
     const shown: Shown<R>[] = [];
-    const pending: Shown<R>[] = ordered(tree!.roots).reverse().map((row) => ({ row, depth: 0 }));
+    const pending: Shown<R>[] = inOrder(tree!.roots).reverse().map((row) => ({ row, depth: 0 }));
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
         shown.push(next);
         if (kept === null && !expanded.has(next.row)) continue;
         const depth = next.depth + 1;
-        for (const row of ordered(tree!.children(next.row)).reverse()) pending.push({ row, depth });
+        for (const row of inOrder(tree!.children(next.row)).reverse()) pending.push({ row, depth });
     }
     return shown;
 }
 
 export function shownRows<R>(selection: Selection<R>): Shown<R>[] {
     if (selection.tree !== null) return flatten(selection);
-    const { rows, column, descending, matches } = selection;
-    return sorted(matches === null ? rows : rows.filter(matches), column.value, descending).map((row) => ({ row, depth: 0 }));
+    const { rows, sort, matches } = selection;
+    return ordered(matches === null ? rows : rows.filter(matches), sort).map((row) => ({ row, depth: 0 }));
 }
 
 /** RFC 4180, with raw values. A leading = + - @ of text is quoted, so that no spreadsheet takes it for a formula. */

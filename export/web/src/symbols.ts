@@ -8,6 +8,7 @@ export interface Frame {
     place: string; // file:line, or ""
     module: string; // base name, or ""
     inlined: boolean; // into the frame after it
+    named: boolean; // name is that of a function
 }
 
 /** Functions whose callers are the answer to "who allocated this": the malloc family, operator new, containers' plumbing. */
@@ -50,9 +51,9 @@ export class Symbols {
 
     private unresolved(pc: Int): Frame {
         const module = this.moduleAt(pc);
-        if (module === null) return { name: hex(pc), place: "", module: "", inlined: false };
+        if (module === null) return { name: hex(pc), place: "", module: "", inlined: false, named: false };
         const name = baseName(module.path ?? "?");
-        return { name: `${name}+${hex(BigInt(pc) - BigInt(module.bias))}`, place: "", module: name, inlined: false };
+        return { name: `${name}+${hex(BigInt(pc) - BigInt(module.bias))}`, place: "", module: name, inlined: false, named: false };
     }
 
     private moduleAt(pc: Int): Row<"modules"> | null {
@@ -72,8 +73,12 @@ function frameOf(row: Row<"symbols">): Frame {
     const module = row.module ?? "";
     const name = row.function ?? (module === "" ? hex(row.pc) : `${module}+${hex(row.offset)}`);
     const place = row.file === null ? "" : Number(row.line) > 0 ? `${row.file}:${row.line}` : row.file;
-    return { name, place, module, inlined: false };
+    return { name, place, module, inlined: false, named: row.function !== null };
 }
 
-/** The innermost frame that is not the allocator's plumbing. */
-export const meaningful = (frames: Frame[]): Frame | null => frames.find((frame) => !PLUMBING.test(frame.name)) ?? frames[0] ?? null;
+/** Where in the stack the innermost function is that is not the allocator's plumbing; one with a name, if any has one. */
+export function meaningful(frames: Frame[]): number {
+    const callers = frames.map((frame) => !PLUMBING.test(frame.name));
+    const named = frames.findIndex((frame, i) => callers[i] && frame.named);
+    return named >= 0 ? named : Math.max(0, callers.indexOf(true));
+}

@@ -2,7 +2,7 @@
 import type { Column } from "./columns.ts";
 import { append, button, h, whenTyped } from "./dom.ts";
 import { count, percent, plural } from "./format.ts";
-import { type Shown, shownRows, type Sort, toCsv, type Tree } from "./rows.ts";
+import { type Order, type Shown, shownRows, type Sort, toCsv, type Tree } from "./rows.ts";
 
 export const PAGE_ROWS = 50;
 const FILTER_FROM = 10; // tables with fewer rows need no filter
@@ -11,7 +11,7 @@ export interface TableOptions<R> {
     name: string; // of the rows, plural: "threads"
     columns: Column<R>[];
     rows: R[];
-    sort: Sort;
+    sort: Sort | null; // null: in the order given
     empty: string; // why there are no rows
     matches?: (query: string) => (row: R) => boolean;
     detail?: (row: R) => Node; // shown below a row when it is opened
@@ -22,6 +22,7 @@ export interface TableOptions<R> {
 
 export class TableView<R> {
     readonly element = h("div", { class: "table" });
+    readonly tools = h("div", { class: "tools" });
     private readonly head = h("thead");
     private readonly body = h("tbody");
     private readonly foot = h("tfoot");
@@ -29,7 +30,7 @@ export class TableView<R> {
     private readonly expanded: Set<R>;
     private readonly opened = new Set<R>();
     private readonly largest = new Map<Column<R>, number>();
-    private sort: Sort;
+    private sort: Sort | null;
     private query = "";
     private page = 0;
     private shown: Shown<R>[] = [];
@@ -46,21 +47,24 @@ export class TableView<R> {
         const table = h("table", options.tree ? { role: "treegrid" } : {}, this.head, this.body, this.foot);
         table.setAttribute("aria-label", options.name);
         const width = options.columns.some((column) => column.grow) ? "scroll" : "scroll natural";
-        append(this.element, this.buildTools(), h("div", { class: width }, table), this.pager);
+        this.buildTools();
+        append(this.element, this.tools, h("div", { class: width }, table), this.pager);
         this.select();
-    }
-
-    private column(): Column<R> {
-        return this.options.columns.find((column) => column.key === this.sort.key) ?? this.options.columns[0]!;
     }
 
     /** Takes sort, filter and expansion into account anew, then draws. */
     private select(): void {
         const { rows, tree = null, matches } = this.options;
         const filter = this.query !== "" && matches ? matches(this.query.toLowerCase()) : null;
-        this.shown = shownRows({ rows, tree, column: this.column(), descending: this.sort.descending, matches: filter, expanded: this.expanded });
+        this.shown = shownRows({ rows, tree, sort: this.order(), matches: filter, expanded: this.expanded });
         this.page = Math.min(this.page, this.lastPage());
         this.draw();
+    }
+
+    private order(): Order<R> | null {
+        const { sort } = this;
+        const column = sort && this.options.columns.find(({ key }) => key === sort.key);
+        return column ? { value: column.value, descending: sort.descending } : null;
     }
 
     private lastPage(): number {
@@ -95,8 +99,8 @@ export class TableView<R> {
     }
 
     private sortBy(column: Column<R>): void {
-        const again = this.sort.key === column.key;
-        this.sort = { key: column.key, descending: again ? !this.sort.descending : column.numeric };
+        const again = this.sort?.key === column.key ? this.sort : null;
+        this.sort = { key: column.key, descending: again ? !again.descending : column.numeric };
         this.page = 0;
         this.select();
     }
@@ -104,7 +108,7 @@ export class TableView<R> {
     private drawHead(): void {
         this.options.columns.forEach((column, i) => {
             const cell = this.head.rows[0]!.cells[i]!;
-            if (column.key !== this.sort.key) cell.removeAttribute("aria-sort");
+            if (column.key !== this.sort?.key) cell.removeAttribute("aria-sort");
             else cell.setAttribute("aria-sort", this.sort.descending ? "descending" : "ascending");
         });
     }
@@ -269,12 +273,11 @@ export class TableView<R> {
         this.element.scrollIntoView({ block: "nearest" });
     }
 
-    private buildTools(): HTMLElement {
-        const tools = h("div", { class: "tools" });
+    private buildTools(): void {
+        const { tools } = this;
         if (this.options.matches && this.options.rows.length >= FILTER_FROM) tools.append(this.buildFilter());
         if (this.options.tree) append(tools, button("Expand all", {}, () => this.expandAll(true)), button("Collapse all", {}, () => this.expandAll(false)));
         tools.append(this.buildCopy());
-        return tools;
     }
 
     private buildFilter(): HTMLElement {

@@ -36,8 +36,10 @@ function siteFinding({ snapshot, labels }: Context): Phrase | null {
     const site = largest(named, (row) => row.live_bytes);
     const all = snapshot.totals?.live_bytes ?? 0;
     if (site === null || site.live_bytes < 0.1 * all) return null;
-    const about = site.estimated ? "an estimated " : "";
-    return ["The site with the most live memory: ", { name: labels.get(site)!.name }, ` holds ${about}${bytes(site.live_bytes)} (${percent(site.live_bytes, all)}).`];
+    const start: Phrase = ["The site with the most live memory: ", { name: labels.get(site)!.name }];
+    if (!site.estimated) return [...start, ` holds ${bytes(site.live_bytes)} (${percent(site.live_bytes, all)}).`];
+    const error = site.live_error_bytes ?? Infinity;
+    return error > site.live_bytes / 2 ? null : [...start, ` holds about ${bytes(site.live_bytes)} ± ${bytes(error)}, estimated from ${plural(site.samples, "sample")}.`];
 }
 
 function threadFinding({ snapshot }: Context): Phrase | null {
@@ -50,7 +52,7 @@ function threadFinding({ snapshot }: Context): Phrase | null {
 function crossFinding({ snapshot }: Context): Phrase | null {
     const bytesCrossed = snapshot.cross_frees.reduce((sum, row) => sum + row.bytes, 0);
     const freed = snapshot.totals?.freed_bytes ?? 0;
-    if (bytesCrossed === 0) return null;
+    if (bytesCrossed === 0 || bytesCrossed < 0.01 * freed) return null;
     return [`${bytes(bytesCrossed)} (${percent(bytesCrossed, freed)} of what was freed) was freed by another thread than allocated it.`];
 }
 

@@ -8,7 +8,7 @@ import { number } from "../src/columns.ts";
 import { crc32, fromBase64, readEmbedded, readStream } from "../src/decode.ts";
 import { bytes, clock, count, duration, exact, percent, significant } from "../src/format.ts";
 import { shownRows, toCsv } from "../src/rows.ts";
-import { flameOf, labelOf } from "../src/sites.ts";
+import { byFunction, type FlameNode, flameOf, labelOf } from "../src/sites.ts";
 import { type Row, type Snapshot, toInt, toSnapshot } from "../src/snapshot.ts";
 import { compare, sorted } from "../src/sort.ts";
 import { meaningful, Symbols } from "../src/symbols.ts";
@@ -216,7 +216,7 @@ test("rows of a tree: expanded ones show their children sorted, a filter keeps t
     const rows = taskRows([null, 0, 0, 1, 2]);
     const tree = { roots: rows.filter((row) => row.parent === null), children: (row: Row<"tasks">) => rows.filter((other) => other.parent === row.id) };
     const ids = (expanded: number[], matches: ((row: Row<"tasks">) => boolean) | null, descending = true): string =>
-        shownRows({ rows, tree, column: COLUMN, descending, matches, expanded: new Set(expanded.map((id) => rows[id]!)) }).map(({ row, depth }) => `${row.id}@${depth}`).join(" ");
+        shownRows({ rows, tree, sort: { value: COLUMN.value, descending }, matches, expanded: new Set(expanded.map((id) => rows[id]!)) }).map(({ row, depth }) => `${row.id}@${depth}`).join(" ");
     assert.equal(ids([], null), "0@0");
     assert.equal(ids([0], null), "0@0 2@1 1@1");
     assert.equal(ids([0, 1], null, false), "0@0 1@1 3@2 2@1");
@@ -249,23 +249,44 @@ test("symbols: inlined frames innermost first; without a symbol, module and offs
         { name: "libx.so.1+0x1050", place: "", inlined: false },
         { name: "0x10", place: "", inlined: false },
     ]);
-    assert.equal(meaningful(frames)!.name, "outer");
-    assert.deepEqual(labelOf(snapshot.sites[0]!, symbols), { name: "outer", place: "a.c:7" });
+    assert.equal(meaningful(frames), 1);
+    assert.deepEqual(labelOf(snapshot.sites[0]!, symbols), { name: "outer", place: "a.c:7", callers: "" });
 });
 
 test("plumbing is what belongs to the allocator, nothing that only sounds like it", () => {
-    const frame = (name: string) => ({ name, place: "", module: "", inlined: false });
+    const frame = (name: string, named = true) => ({ name, place: "", module: "", inlined: false, named });
     for (const name of ["malloc", "__libc_calloc", "operator new(unsigned long)", "operator new[](unsigned long)", "strdup", "std::__new_allocator<int>::allocate(unsigned long, void const*)", "std::allocator_traits<std::allocator<char> >::allocate"])
-        assert.equal(meaningful([frame(name), frame("caller")])!.name, "caller", name);
+        assert.equal(meaningful([frame(name), frame("caller")]), 1, name);
     for (const name of ["mallocate_rows", "my_malloc", "std::vector<int>::push_back", "std::allocatorish", "memscopes"])
-        assert.equal(meaningful([frame(name), frame("caller")])!.name, name);
-    assert.equal(meaningful([frame("malloc")])!.name, "malloc");
-    assert.equal(meaningful([]), null);
+        assert.equal(meaningful([frame(name), frame("caller")]), 0, name);
+    assert.equal(meaningful([frame("malloc")]), 0);
+    assert.equal(meaningful([frame("malloc"), frame("libx+0x10", false), frame("caller")]), 2);
+    assert.equal(meaningful([frame("malloc"), frame("libx+0x10", false)]), 1);
+});
+
+test("functions: self adds up to the sites with stacks, total is counted once a site", () => {
+    const snapshot = read(fileOf(makeTables(SMALL)));
+    const symbols = new Symbols(snapshot);
+    const rows = byFunction(snapshot.sites, symbols);
+    const stacked = snapshot.sites.filter((site) => site.stack.length > 0);
+    assert.equal(rows.reduce((sum, row) => sum + row.self_live, 0), stacked.reduce((sum, site) => sum + site.live_bytes, 0));
+    const main = rows.find((row) => row.frame.name === "main")!;
+    assert.equal(main.total_allocated, stacked.reduce((sum, site) => sum + site.allocated_bytes, 0));
+    assert.equal(main.sites, stacked.length);
+    for (const row of rows) assert.ok(row.total_live >= row.self_live && row.total_live <= main.total_live, row.frame.name);
+});
+
+test("flame graph: stacks that were cut stand apart; neighbours without names are one frame", () => {
+    const modules = [{ path: "/lib/x.so", start: 0x1000, end: 0x9000, bias: 0x1000 }];
+    const symbols = [{ pc: 0x2000, depth: 0, function: "main", module: "x.so" }];
+    const snapshot = read(fileOf({ modules, symbols, sites: [{ id: 1, stack: [0x3000, 0x3100, 0x2000], live_bytes: 5 }, { id: 2, stack: [0x3000, 0x3100, 0x3200, 0x3300], live_bytes: 7 }] }));
+    const path = (node: FlameNode): string => [node.frame.name, ...[...node.children.values()].map((child) => `(${path(child)})`)].join(" ");
+    assert.equal(path(flameOf(snapshot.sites, new Symbols(snapshot), 4, (site) => site.live_bytes)), "all sites (main (x.so (no names))) (stack cut at 4 frames (x.so (no names)))");
 });
 
 test("flame graph: every node is the sum of what is under it and of what ends in it", () => {
     const snapshot = read(fileOf(makeTables(SMALL)));
-    const root = flameOf(snapshot.sites, new Symbols(snapshot), (site) => site.live_bytes);
+    const root = flameOf(snapshot.sites, new Symbols(snapshot), 64, (site) => site.live_bytes);
     assert.equal(root.value, snapshot.sites.reduce((sum, site) => sum + site.live_bytes, 0));
     const pending = [root];
     for (const node of pending) {

@@ -1,9 +1,9 @@
 // How the program was run: knobs, modules, the rest of the process row.
 import type { Int } from "../../build/model.ts";
-import { type Column, infoOf, text } from "../columns.ts";
+import { type Column, infoOf, isId, text } from "../columns.ts";
 import { type Context, notMeasured, section } from "../context.ts";
 import { append, bdi, h } from "../dom.ts";
-import { bytes, count, duration, exact, hex, plural } from "../format.ts";
+import { bytes, clock, count, duration, exact, hex, plural } from "../format.ts";
 import type { Row } from "../snapshot.ts";
 import { TableView } from "../table.ts";
 
@@ -28,24 +28,29 @@ function modules({ snapshot }: Context): HTMLElement {
 }
 
 function knobs({ snapshot }: Context): HTMLElement {
-    const set = snapshot.knobs.filter((knob) => knob.source !== "default").length;
+    const set = snapshot.knobs.filter((knob) => knob.source !== "default");
     const table = new TableView<Knob>({
         name: "knobs",
         columns: [text("knobs", "name"), { ...text<Knob>("knobs", "value"), grow: true }, text("knobs", "source")],
-        rows: snapshot.knobs,
-        sort: { key: "source", descending: false },
+        rows: [...set, ...snapshot.knobs.filter((knob) => !set.includes(knob))],
+        sort: null,
         empty: "No knob was recorded.",
         matches: (query) => (row) => `${row.name} ${row.value} ${row.source}`.toLowerCase().includes(query),
     });
-    return h("details", { id: "knobs" }, h("summary", {}, `Knobs (${set === 0 ? "all at their default" : `${count(set)} set`})`), table.element);
+    return h("details", { id: "knobs" }, h("summary", {}, `Knobs (${set.length === 0 ? "all at their default" : `${count(set.length)} set`})`), table.element);
+}
+
+function shortValue(column: string, unit: string, value: Int): string {
+    if (column.endsWith("_unix_ns")) return clock(value);
+    if (isId(column)) return String(value);
+    return unit === "bytes" ? bytes(Number(value)) : unit === "ns" ? duration(value) : count(value);
 }
 
 function processValue(context: Context, column: string, value: Int | string | null): HTMLElement {
     if (value === null) return h("dd", { class: "none" }, notMeasured(context, "process", column));
     const { unit } = infoOf("process", column);
     if (typeof value === "string") return h("dd", {}, bdi(value));
-    const short = unit === "bytes" ? bytes(Number(value)) : unit === "ns" && !column.includes("unix") ? duration(value) : count(value);
-    return h("dd", { title: exact(value, unit) }, short);
+    return h("dd", { title: exact(value, unit) }, shortValue(column, unit, value));
 }
 
 function processRow(context: Context): HTMLElement {

@@ -4,17 +4,19 @@ import { type Context, section } from "../context.ts";
 import { append, bdi, button, choice, h } from "../dom.ts";
 import { bytes, count, hex, percent } from "../format.ts";
 import { Flame } from "../flame.ts";
-import { flameOf, type Site, siteSearch } from "../sites.ts";
+import { flameOf, type FunctionTotals, type Site, siteSearch } from "../sites.ts";
 import { TableView } from "../table.ts";
+import { functionTable } from "./functions.ts";
 
 type Measure = "live_bytes" | "allocated_bytes" | "live_blocks" | "allocated_blocks";
 
 function fillSite({ labels }: Context, cell: HTMLElement, site: Site): void {
-    const { name, place } = labels.get(site)!;
+    const { name, place, callers } = labels.get(site)!;
     cell.append(bdi(name, { class: "code" }));
     if (site.kind === "variable") cell.append(h("span", { class: "tag" }, "variable"));
     if (place !== "") cell.append(bdi(place, { class: "aside" }));
-    cell.title = place === "" ? name : `${name}\n${place}`;
+    if (callers !== "") cell.append(bdi(callers, { class: "aside" }));
+    cell.title = [name, place, callers].filter(Boolean).join("\n");
 }
 
 function fillError({ reasons }: Context, cell: HTMLElement, site: Site): void {
@@ -28,22 +30,30 @@ function fillError({ reasons }: Context, cell: HTMLElement, site: Site): void {
     }
 }
 
-function columns(context: Context): Column<Site>[] {
-    const { snapshot, reasons, labels } = context;
+function siteColumn({ labels }: Context, label: string, fill: Column<Site>["fill"]): Column<Site> {
+    const meaning = "the innermost function that is not the allocator's plumbing, or the variable; open a row for the whole stack";
+    return { key: "site", label, meaning, numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill };
+}
+
+/** Columns that would say the same in every row are left out: errors where nothing is estimated, peaks where none is known. */
+function columns(context: Context, rows: Site[], label: string): Column<Site>[] {
+    const { snapshot, reasons } = context;
     const all = snapshot.totals?.live_bytes ?? 0;
     const estimate = (site: Site): string => (site.estimated ? ", an estimate" : "");
     const of = (column: string, options = {}): Column<Site> => number("sites", column, reasons, { note: estimate, ...options });
     const share = (site: Site): string => `, ${percent(site.live_bytes, all)} of all live bytes${estimate(site)}`;
+    const error: Column<Site> = { key: "live_error_bytes", label: "±", meaning: "standard error of live bytes where they are estimated", numeric: true, value: (site) => site.live_error_bytes, fill: (cell, site) => fillError(context, cell, site) };
+    const estimated = rows.some((site) => site.estimated);
     return [
-        { key: "site", label: "site", meaning: "the innermost function that is not the allocator's plumbing, or the variable; open a row for the whole stack", numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill: (cell, site) => fillSite(context, cell, site) },
+        siteColumn(context, label, (cell, site) => fillSite(context, cell, site)),
         of("live_bytes", { bar: true, sum: true, note: share }),
-        { key: "live_error_bytes", label: "±", meaning: "standard error of live bytes where they are estimated", numeric: true, value: (site) => site.live_error_bytes, fill: (cell, site) => fillError(context, cell, site) },
+        ...(estimated ? [error] : []),
         of("live_blocks", { sum: true }),
         of("allocated_bytes", { bar: true, sum: true }),
         of("allocated_blocks", { sum: true }),
         of("freed_bytes", { sum: true }),
-        of("peak_bytes"),
-        of("samples", { sum: true, note: () => "" }),
+        ...(rows.some((site) => site.peak_bytes !== null) ? [of("peak_bytes")] : []),
+        ...(estimated ? [of("samples", { sum: true, note: () => "" })] : []),
     ];
 }
 
@@ -75,7 +85,8 @@ function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; fil
     if (!snapshot.sites.some((site) => site.stack.length > 1)) return null;
     let measure: Measure = snapshot.sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
     let shown = snapshot.sites;
-    const build = () => flameOf(shown, symbols, (site) => site[measure]);
+    const depth = Number(snapshot.knobs.find((knob) => knob.name === "stack_depth")?.value ?? Infinity) || Infinity;
+    const build = () => flameOf(shown, symbols, depth, (site) => site[measure]);
     const flame = new Flame(build(), (value) => (measure.endsWith("bytes") ? bytes(value) : `${count(value)} blocks`));
     const show = (): void => flame.show(build());
     const options: [Measure, string][] = [["live_bytes", "live bytes"], ["allocated_bytes", "allocated bytes"], ["live_blocks", "live blocks"], ["allocated_blocks", "allocated blocks"]];
@@ -89,28 +100,50 @@ function emptyWords({ snapshot }: Context): string {
     return `No site was recorded: mode ${snapshot.process?.mode ?? "unknown"}${stacks ? `, stacks ${stacks}` : ""}.`;
 }
 
-function note({ snapshot, symbols }: Context): string {
+function note({ snapshot, symbols, reasons }: Context): string {
     const { sites } = snapshot;
     if (sites.length === 0) return "";
     const parts = [count(sites.length)];
     if (sites.some((site) => site.estimated)) parts.push(`estimated from samples, one per ${bytes(snapshot.data_quality?.sample_bytes ?? 0)} on average; ± is the standard error`);
+    if (sites.every((site) => site.peak_bytes === null)) parts.push(`peaks not measured: ${reasonOf(reasons, "sites", "peak_bytes")}`);
     if (!symbols.resolved && sites.some((site) => site.stack.length > 0)) parts.push("no symbols in this data: `memscope report` adds them");
     return parts.join("; ");
 }
 
-export function sites(context: Context): HTMLElement {
-    const flame = flamePanel(context);
-    const table = new TableView<Site>({
+function siteTable(context: Context, onFilter: ((sites: Site[]) => void) | null): TableView<Site> {
+    return new TableView<Site>({
         name: "sites",
-        columns: columns(context),
+        columns: columns(context, context.snapshot.sites, "site"),
         rows: context.snapshot.sites,
         sort: { key: "live_bytes", descending: true },
         empty: emptyWords(context),
         matches: siteSearch(context.symbols, context.labels),
         detail: (site) => detail(context, site),
-        ...(flame ? { onFilter: flame.filter } : {}),
+        ...(onFilter ? { onFilter } : {}),
     });
-    return section("sites", "Sites", note(context), flame?.element ?? null, table.element);
+}
+
+/** The two tables and the choice between them, which stands among the tools of the one shown. */
+function tables(context: Context, bySite: TableView<Site>): HTMLElement {
+    let byFunction: TableView<FunctionTotals> | null = null;
+    const holder = h("div");
+    const show = (rows: string): void => {
+        const table = rows === "sites" ? bySite : (byFunction ??= functionTable(context));
+        table.tools.prepend(by);
+        holder.replaceChildren(table.element);
+        by.querySelector("select")!.focus({ preventScroll: true });
+    };
+    const by = choice("Rows:", [["sites", "sites, by whole stack"], ["functions", "functions, self and total"]], "sites", show);
+    bySite.tools.prepend(by);
+    holder.append(bySite.element);
+    return holder;
+}
+
+export function sites(context: Context): HTMLElement {
+    const flame = flamePanel(context);
+    const table = siteTable(context, flame?.filter ?? null);
+    const stacked = context.snapshot.sites.some((site) => site.stack.length > 0);
+    return section("sites", "Sites", note(context), flame?.element ?? null, stacked ? tables(context, table) : table.element);
 }
 
 /** Only what MEMSCOPE_TRACK named. */
@@ -118,7 +151,7 @@ export function variables(context: Context): HTMLElement {
     const rows = context.snapshot.sites.filter((site) => site.variable !== null);
     const table = new TableView<Site>({
         name: "variables",
-        columns: columns(context).map((column) => (column.key === "site" ? { ...column, label: "variable" } : column)),
+        columns: columns(context, rows, "variable"),
         rows,
         sort: { key: "live_bytes", descending: true },
         empty: "The program tracked no variables (MEMSCOPE_TRACK).",
