@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/files.h"
 #include "cli/symbols.h"
@@ -25,7 +26,7 @@ static const ms_option_t options[] = {
          "where to: a file, - for standard output, or a directory (default: FILE with .memscope replaced by .html or "
          ".json)"},
     {.name = "view",
-     .argument = "complete|threads|tasks|variables",
+     .argument = "complete|threads|tasks|sites|variables",
      .offset = offsetof(ms_report_options_t, view),
      .help = "what the page shows first (default: complete)"},
     {.name = "sysroot",
@@ -43,12 +44,26 @@ static char *output_path(const char *input, const char *output, const char *suff
     return path;
 }
 
+/* Whether the two paths are one file, which the report would then replace. */
+static bool is_same_file(const char *a, const char *b) {
+    struct stat left, right;
+    return stat(a, &left) == 0 && stat(b, &right) == 0 && left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
 static int report_one(const char *input, const ms_report_options_t *given, ms_symbolizer_t *symbolizer) {
     bool json = given->format != NULL && strcmp(given->format, "json") == 0;
-    ms_snapshot_file_t *file = ms_load(input);
-    if (file == NULL) return MS_EXIT_USAGE;
-    ms_symbolize(symbolizer, file);
     char *output = output_path(input, given->output, json ? ".json" : ".html");
+    if (is_same_file(input, output)) {
+        ms_complain("report: %s would replace the snapshot it is made from; choose another name with -o", output);
+        free(output);
+        return MS_EXIT_USAGE;
+    }
+    ms_snapshot_file_t *file = ms_load(input);
+    if (file == NULL) {
+        free(output);
+        return MS_EXIT_USAGE;
+    }
+    ms_symbolize(symbolizer, file);
     int error = ms_write_model(&file->model, output, json ? MS_WRITE_JSON : MS_WRITE_HTML, given->view);
     free(output);
     ms_snapshot_file_free(file);

@@ -43,9 +43,11 @@ typedef struct ms_symbol_job {
 
 ms_symbolizer_t *ms_symbolizer_open(const char *sysroot) {
     ms_symbolizer_t *symbolizer = ms_allocate(sizeof *symbolizer);
-    size_t length = sysroot == NULL ? 0 : strlen(sysroot);
-    while (length > 0 && sysroot[length - 1] == '/') length--;
-    symbolizer->sysroot = ms_format("%.*s", (int)length, sysroot == NULL ? "" : sysroot);
+    /* libdw takes a relative directory to be one beside the module. */
+    char *absolute = sysroot == NULL ? NULL : realpath(sysroot, NULL);
+    const char *root = absolute != NULL ? absolute : sysroot == NULL ? "" : sysroot;
+    symbolizer->sysroot = ms_format("%s", strcmp(root, "/") == 0 ? "" : root);
+    free(absolute);
     return symbolizer;
 }
 

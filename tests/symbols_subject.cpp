@@ -26,6 +26,7 @@ struct Order {
     __attribute__((noinline)) void add(int n);
     template <typename T> __attribute__((noinline)) T total(T first) const {
         record();
+        __asm__ volatile("" ::: "memory");
         return first + static_cast<T>(lines);
     }
 };
