@@ -158,14 +158,16 @@ static uint32_t overflow(void) {
     return MS_STACK_OTHER;
 }
 
+/* The id to use: `instead`, which may be this very node, carried over into a newer index. */
 static uint32_t give_up(uint32_t id, uint32_t instead) {
-    if (id != 0) atomic_store_explicit(&node_of(id)->pc, 0, memory_order_relaxed);
+    if (id != 0 && id != instead) atomic_store_explicit(&node_of(id)->pc, 0, memory_order_relaxed);
     return instead;
 }
 
 static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint64_t pc) {
     if (index == NULL || parent == MS_STACK_OTHER || pc == 0) return overflow();
     uint32_t id = 0;
+    bool is_seen = false; /* others may have found it */
     while (index != NULL) {
         if (atomic_load_explicit(&ms_stack_table.next, memory_order_relaxed) > index->full) {
             index_t *larger = replace(index);
@@ -185,8 +187,10 @@ static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint
         if (!atomic_compare_exchange_strong(slot, &content, check_of(hash) | id)) continue;
         index_t *now = atomic_load(&newest);
         if (now == index) return id;
+        is_seen = true;
         index = now; /* the slot may have been empty only because the memory was given back */
     }
+    if (is_seen) return id;
     give_up(id, 0);
     return overflow();
 }

@@ -24,7 +24,7 @@ typedef struct {
 typedef struct {
     ms_unwind_thread_t *state;
     registers_t start;
-    registers_t at;
+    registers_t at; /* of the rare cases; the others keep theirs in registers */
     ms_row_trust_t trust;
     unsigned keep;  /* kept frames that may still match: state->frames[0 .. keep) */
     unsigned added; /* new frames */
@@ -150,24 +150,25 @@ static MS_COLD ms_unwind_end_t end_of(ms_row_t row) {
     }
 }
 
-static inline bool step(walk_t *w, ms_unwind_frame_t *from);
+static inline bool step(walk_t *w, registers_t *at, ms_unwind_frame_t *from);
 
 /* rbx in the frame w->at. It is not followed from frame to frame, so rare is a frame that needs it: this walks from the
  * start again and looks who saved it. False: nobody did. */
 static MS_COLD bool find_bx(const walk_t *w, uintptr_t *bx) {
-    walk_t again = {.state = w->state, .at = w->start, .is_again = true};
+    walk_t again = {.state = w->state, .is_again = true};
+    registers_t at = w->start;
     ms_unwind_frame_t frame;
     bool found = false;
     while (again.steps + 1 < w->steps) {
-        uintptr_t sp = again.at.sp;
-        int place = ms_row_find_bx(again.at.pc - !again.at.exact);
-        if (!step(&again, &frame)) return false;
-        if (again.at.exact) { /* a signal */
+        uintptr_t sp = at.sp;
+        int place = ms_row_find_bx(at.pc - !at.exact);
+        if (!step(&again, &at, &frame)) return false;
+        if (at.exact) { /* a signal */
             *bx = word_at(sp + MS_SIGNAL_BX * WORD);
             found = true;
         } else if (place != 0) {
             found = place > 0;
-            if (found) *bx = word_at(again.at.sp - (uintptr_t)place * WORD);
+            if (found) *bx = word_at(at.sp - (uintptr_t)place * WORD);
         }
     }
     return found;
@@ -192,31 +193,55 @@ static MS_COLD uintptr_t unusual_cfa(walk_t *w, ms_row_t row, ms_unwind_frame_t 
     }
 }
 
-/* From the frame in w->at, which is *from, to its caller's. False: w->end says why there is none. */
-static inline bool step(walk_t *w, ms_unwind_frame_t *from) {
-    ms_row_t row = ms_row_find(w->at.pc - !w->at.exact, &w->trust);
+/* step() for everything; w->at is the frame. */
+static MS_COLD bool step_unusual(walk_t *w, ms_row_t row, ms_unwind_frame_t *from) {
     ms_row_kind_t kind = ms_row_kind(row);
-    uintptr_t cfa = (kind == MS_ROW_FP ? w->at.fp : w->at.sp) + (uintptr_t)ms_row_offset_bytes(row);
-    from->fp_words = 0;
-    from->cfa_words = 0;
-    from->fp_matters = kind == MS_ROW_FP;
-    w->steps++;
-    if (ms_unlikely(kind != MS_ROW_SP && kind != MS_ROW_FP)) {
-        w->end = MS_UNWIND_END_bad_stack;
-        if (kind == MS_ROW_SIGNAL) return step_signal(w) && w->at.pc != 0;
+    uintptr_t cfa;
+    w->end = MS_UNWIND_END_bad_stack;
+    if (kind == MS_ROW_SIGNAL) return step_signal(w) && w->at.pc != 0;
+    if (kind == MS_ROW_SP || kind == MS_ROW_FP) {
+        cfa = (kind == MS_ROW_FP ? w->at.fp : w->at.sp) + (uintptr_t)ms_row_offset_bytes(row);
+    } else {
         cfa = unusual_cfa(w, row, from);
         if (cfa == 0) return false;
     }
     w->at.exact = false;
     w->end = MS_UNWIND_END_bad_stack;
-    if (ms_unlikely(cfa <= w->at.sp || cfa % WORD != 0)) return false;
-    if (ms_unlikely(cfa > w->state->known_high) && !know_up_to(w->state, cfa)) return false;
+    if (cfa <= w->at.sp || cfa % WORD != 0) return false;
+    if (cfa > w->state->known_high && !know_up_to(w->state, cfa)) return false;
     unsigned fp_place = ms_row_fp(row);
-    if (fp_place != 0 && ms_unlikely(!reload_fp(w, from, fp_place, cfa))) return false;
+    if (fp_place != 0 && !reload_fp(w, from, fp_place, cfa)) return false;
     w->at.sp = cfa;
     w->at.pc = word_at(cfa - WORD);
     w->end = MS_UNWIND_END_root; /* a return address of 0 marks the end of some hand-made stacks */
     return w->at.pc != 0;
+}
+
+/* From the frame *at, which is *from, to its caller's. False: w->end says why there is none. */
+static inline __attribute__((always_inline)) bool step(walk_t *w, registers_t *at, ms_unwind_frame_t *from) {
+    ms_row_t row = ms_row_find(at->pc - !at->exact, &w->trust);
+    ms_row_kind_t kind = ms_row_kind(row);
+    uintptr_t cfa = (kind == MS_ROW_FP ? at->fp : at->sp) + (uintptr_t)ms_row_offset_bytes(row);
+    uintptr_t fp_below = ms_row_fp(row) * WORD;
+    from->fp_words = 0;
+    from->cfa_words = 0;
+    from->fp_matters = kind == MS_ROW_FP;
+    w->steps++;
+    bool usual = (kind == MS_ROW_SP || kind == MS_ROW_FP) && cfa - at->sp - 1 < w->state->known_high - at->sp &&
+                 cfa % WORD == 0 && fp_below <= cfa - at->sp && fp_below != MS_ROW_FP_AT_FP * WORD;
+    uintptr_t pc = usual ? word_at(cfa - WORD) : 0;
+    if (ms_unlikely(pc == 0)) {
+        w->at = *at; /* copied, so that *at can live in registers */
+        bool stepped = step_unusual(w, row, from);
+        *at = w->at;
+        return stepped;
+    }
+    if (fp_below != 0) at->fp = word_at(cfa - fp_below);
+    at->sp = cfa;
+    at->pc = pc;
+    at->exact = false;
+    from->fp_words = (int16_t)(fp_below / WORD);
+    return true;
 }
 
 /* The kept stack. */
@@ -237,11 +262,11 @@ static inline bool is_frame(const ms_unwind_frame_t *kept, const registers_t *at
     return kept->sp == at->sp && kept->pc == at->pc && (!kept->fp_matters || kept->fp == at->fp);
 }
 
-/* True: the frame in w->at is kept frame w->keep - 1, and everything outside it is as it was. */
-static inline bool kept_match(walk_t *w, unsigned max_depth) {
+/* True: the frame *at is kept frame w->keep - 1, and everything outside it is as it was. */
+static inline bool kept_match(walk_t *w, const registers_t *at, unsigned max_depth) {
     const ms_unwind_frame_t *frames = w->state->frames;
-    while (w->keep > 0 && frames[w->keep - 1].sp < w->at.sp) w->keep--;
-    if (w->keep == 0 || !is_frame(&frames[w->keep - 1], &w->at)) return false;
+    while (w->keep > 0 && frames[w->keep - 1].sp < at->sp) w->keep--;
+    if (w->keep == 0 || !is_frame(&frames[w->keep - 1], at)) return false;
     /* a stack cut at max_depth is kept from its innermost frame on: it fits one of exactly that depth only */
     unsigned depth = w->keep + w->added;
     bool fits = w->state->end == MS_UNWIND_END_depth ? depth == max_depth : depth <= max_depth;
@@ -254,8 +279,9 @@ static inline bool kept_match(walk_t *w, unsigned max_depth) {
 static inline void walk(walk_t *w, unsigned max_depth) {
     ms_unwind_frame_t *frames = w->state->frames;
     ms_unwind_frame_t *added;
+    registers_t at = w->start;
     do {
-        if (kept_match(w, max_depth)) {
+        if (kept_match(w, &at, max_depth)) {
             w->matched = true;
             w->end = (ms_unwind_end_t)w->state->end;
             return;
@@ -267,10 +293,10 @@ static inline void walk(walk_t *w, unsigned max_depth) {
         unsigned top = MS_UNWIND_MAX_DEPTH - ++w->added;
         if (ms_unlikely(top < w->keep)) w->keep = 0; /* new frames need the room */
         added = &frames[top];
-        added->pc = w->at.pc;
-        added->sp = w->at.sp;
-        added->fp = w->at.fp;
-    } while (step(w, added));
+        added->pc = at.pc;
+        added->sp = at.sp;
+        added->fp = at.fp;
+    } while (step(w, &at, added));
     w->keep = 0;
 }
 
@@ -290,6 +316,19 @@ static inline uint32_t commit(walk_t *w) {
     w->state->depth = w->keepable ? depth : 0;
     w->state->end = (uint8_t)w->end;
     return stack;
+}
+
+/* Field by field: clearing the whole with a string instruction costs as much as half a capture. */
+static inline void start_walk(walk_t *w, ms_unwind_thread_t *state, registers_t at) {
+    w->state = state;
+    w->start = at;
+    w->trust.start = w->trust.end = 0;
+    w->trust.compiled = 0;
+    w->keep = state->depth;
+    w->added = w->steps = 0;
+    w->keepable = true;
+    w->matched = w->is_again = false;
+    w->end = MS_UNWIND_END_depth;
 }
 
 /* One capture at a time. */
@@ -334,11 +373,8 @@ uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, u
     if (ms_unlikely(!is_ready)) return caller_only(state, pc, MS_UNWIND_END_no_memory);
     if (ms_unlikely(!enter(state, sp))) return caller_only(state, pc, MS_UNWIND_END_reentered);
     uint16_t epoch = state->epoch;
-    walk_t w = {.state = state,
-                .start = {pc, sp, fp, false},
-                .at = {pc, sp, fp, false},
-                .keep = state->depth,
-                .keepable = true};
+    walk_t w;
+    start_walk(&w, state, (registers_t){pc, sp, fp, false});
     if (max_depth - 1 >= MS_UNWIND_MAX_DEPTH) max_depth = max_depth == 0 ? 1 : MS_UNWIND_MAX_DEPTH;
     state->depth = 0; /* valid again once committed */
     walk(&w, max_depth);
@@ -355,7 +391,9 @@ uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, u
 
 unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs,
                        unsigned max, ms_unwind_end_t *end) {
-    walk_t w = {.state = state, .start = {pc, sp, fp, false}, .at = {pc, sp, fp, false}, .end = MS_UNWIND_END_depth};
+    walk_t w;
+    registers_t at = {pc, sp, fp, false};
+    start_walk(&w, state, at);
     unsigned count = 0;
     if (!is_ready || !enter(state, sp)) {
         *end = is_ready ? MS_UNWIND_END_reentered : MS_UNWIND_END_no_memory;
@@ -364,8 +402,8 @@ unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, ui
     }
     ms_unwind_frame_t frame;
     while (count < max) {
-        pcs[count++] = w.at.pc;
-        if (!step(&w, &frame)) break;
+        pcs[count++] = at.pc;
+        if (!step(&w, &at, &frame)) break;
         if (count == max) w.end = MS_UNWIND_END_depth;
     }
     leave(state);
@@ -382,19 +420,20 @@ static bool path_leads_to(const ms_unwind_path_t *path, uintptr_t caller, uintpt
     return word_at(sp + path->sp_bytes - WORD) == caller;
 }
 
-static MS_COLD bool find_path(ms_unwind_thread_t *state, uintptr_t caller, walk_t *w) {
-    ms_unwind_path_t path = {.pc = w->start.pc};
+static MS_COLD bool find_path(walk_t *w, uintptr_t caller, registers_t *at) {
+    ms_unwind_path_t path = {.pc = at->pc};
     ms_unwind_frame_t frame;
+    uintptr_t start = at->sp;
     bool keepable = true;
-    while (w->at.pc != caller) {
-        if (path.steps == MS_UNWIND_PATH_STEPS || !step(w, &frame) || w->at.exact) return false;
+    while (at->pc != caller) {
+        if (path.steps == MS_UNWIND_PATH_STEPS || !step(w, at, &frame) || at->exact) return false;
         if (frame.fp_matters) keepable = false; /* a CFA that is no distance from sp */
-        if (frame.fp_words != 0) path.fp_bytes = (uint32_t)(w->at.sp - (uintptr_t)frame.fp_words * WORD - w->start.sp);
-        path.distance[path.steps] = (uint32_t)(w->at.sp - WORD - w->start.sp);
-        path.returns[path.steps++] = w->at.pc;
+        if (frame.fp_words != 0) path.fp_bytes = (uint32_t)(at->sp - (uintptr_t)frame.fp_words * WORD - start);
+        path.distance[path.steps] = (uint32_t)(at->sp - WORD - start);
+        path.returns[path.steps++] = at->pc;
     }
-    path.sp_bytes = (uint32_t)(w->at.sp - w->start.sp);
-    if (keepable && w->trust.end == 0) state->paths[state->next_path++ % MS_UNWIND_PATHS] = path;
+    path.sp_bytes = (uint32_t)(at->sp - start);
+    if (keepable && w->trust.end == 0) w->state->paths[w->state->next_path++ % MS_UNWIND_PATHS] = path;
     return true;
 }
 
@@ -415,11 +454,13 @@ bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, ui
     if (!is_ready || !enter(state, *sp)) return false;
     bool met = take_path(state, caller, pc, sp, fp);
     if (!met) {
-        walk_t w = {.state = state, .start = {*pc, *sp, *fp, false}, .at = {*pc, *sp, *fp, false}};
-        met = find_path(state, caller, &w);
-        *pc = w.at.pc;
-        *sp = w.at.sp;
-        *fp = w.at.fp;
+        walk_t w;
+        registers_t at = {*pc, *sp, *fp, false};
+        start_walk(&w, state, at);
+        met = find_path(&w, caller, &at);
+        *pc = at.pc;
+        *sp = at.sp;
+        *fp = at.fp;
     }
     leave(state);
     return met;
