@@ -57,8 +57,10 @@ ${CC:-cc} -static "${cflags[@]}" "$work/hello.c" -o "$work/all_static" "$prefix/
 
 cd "$work"
 status=0
-"$prefix/bin/memscope" run -o data -- sh -c 'exit 7' >"$work/out" 2>"$work/err" || status=$?
+echo 'int main(void) { return 7; }' >seven.c
+${CC:-cc} seven.c -o seven
+"$prefix/bin/memscope" run -o data -- ./seven >"$work/out" 2>"$work/err" || status=$?
 [ "$status" = 7 ] || { echo "memscope run gave $status for exit 7"; cat "$work/err"; exit 1; }
 [ ! -s "$work/out" ] || { echo "memscope run wrote to the program's stdout"; exit 1; }
-compgen -G 'data/sh.*.memscope' >/dev/null || { echo "no snapshot was written"; cat "$work/err"; exit 1; }
-"$prefix/bin/memscope" show data/sh.*.memscope >/dev/null
+compgen -G 'data/seven.*.memscope' >/dev/null || { echo "no snapshot was written"; cat "$work/err"; exit 1; }
+"$prefix/bin/memscope" show data/seven.*.memscope >/dev/null
