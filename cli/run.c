@@ -260,26 +260,35 @@ static int cannot_start(const char *command, int error) {
     return error == ENOENT ? 127 : 126;
 }
 
+/* Everything is in place: from here on the command decides how we end. */
+static ms_outcome_t launch_and_finish(char **command, const char *library, const char *directory, const char *chosen,
+                                      bool quiet) {
+    ms_knob_values_t values;
+    char *conf = whole_conf(chosen, directory, &values);
+    ms_listing_t *before = ms_listing_take(directory);
+    ms_outcome_t outcome = ms_launch(command, library, conf);
+    if (outcome.start_error == 0) finish(directory, before, command, &outcome, &values, quiet);
+    ms_listing_free(before);
+    free(conf);
+    return outcome;
+}
+
 static int run(const ms_command_t *self, int count, char **arguments) {
     ms_run_options_t given = {.directory = DIRECTORY_DEFAULT};
-    ms_knob_values_t values;
+    ms_outcome_t outcome = {.pid = -1};
     int status = MS_EXIT_OK;
     count = ms_command_options(self, count, arguments, &given, &status);
     if (count < 0) return status;
     if (count == 0) return ms_command_usage(self, "CMD is missing: name the program to run");
-    char *chosen = chosen_conf(self, &given), *library = NULL, *directory = NULL;
-    if (chosen != NULL) library = ms_find_library(given.library);
-    if (library != NULL) directory = prepare_directory(given.directory);
-    if (directory == NULL) return MS_EXIT_USAGE;
-    char *conf = whole_conf(chosen, directory, &values);
-    ms_listing_t *before = ms_listing_take(directory);
-    ms_outcome_t outcome = ms_launch(arguments, library, conf);
-    if (outcome.start_error == 0) finish(directory, before, arguments, &outcome, &values, given.quiet);
-    ms_listing_free(before);
-    free(conf);
+    char *chosen = chosen_conf(self, &given);
+    char *library = chosen != NULL ? ms_find_library(given.library) : NULL;
+    char *directory = library != NULL ? prepare_directory(given.directory) : NULL;
+    bool ready = directory != NULL;
+    if (ready) outcome = launch_and_finish(arguments, library, directory, chosen, given.quiet);
     free(directory);
     free(library);
     free(chosen);
+    if (!ready) return MS_EXIT_USAGE;
     if (outcome.start_error != 0) return cannot_start(arguments[0], outcome.start_error);
     ms_end_like(outcome.status);
 }

@@ -2,8 +2,8 @@
  *
  *   TABLE <tab> COLUMN=VALUE <tab> ...      one row a line
  *
- * Numbers are decimal or 0x..., stacks are numbers separated by commas, \n \t \\ and \xNN stand for bytes. A column that
- * is not named is 0, false, NULL, or MS_NULL for N64. Usage: make_snapshot OUT */
+ * Numbers are decimal or 0x..., stacks are numbers separated by commas, \n \t \\ and \xNN stand for bytes. A column
+ * that is not named is 0, false, NULL, or MS_NULL for N64. Usage: make_snapshot OUT */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,9 +57,15 @@ static void set_value(char *row, const ms_column_info_t *column, char *text) {
     ms_pcs_t pcs;
     switch (column->type) {
     case MS_TYPE_U64:
-    case MS_TYPE_N64: memcpy(slot, &number, sizeof number); break;
-    case MS_TYPE_F64: memcpy(slot, &real, sizeof real); break;
-    case MS_TYPE_BOOL: memcpy(slot, &truth, sizeof truth); break;
+    case MS_TYPE_N64:
+        memcpy(slot, &number, sizeof number);
+        break;
+    case MS_TYPE_F64:
+        memcpy(slot, &real, sizeof real);
+        break;
+    case MS_TYPE_BOOL:
+        memcpy(slot, &truth, sizeof truth);
+        break;
     case MS_TYPE_STR:
         unescape(text);
         text = must(strdup(text));
@@ -107,6 +113,31 @@ static void read_line(ms_model_t *model, char *line) {
     }
 }
 
+static void free_row(const char *row, const ms_table_info_t *table) {
+    for (size_t i = 0; i < table->column_count; i++) {
+        void *text;
+        ms_pcs_t pcs;
+        const char *slot = row + table->columns[i].offset;
+        if (table->columns[i].type == MS_TYPE_STR) {
+            memcpy(&text, slot, sizeof text);
+            free(text);
+        } else if (table->columns[i].type == MS_TYPE_PCS) {
+            memcpy(&pcs, slot, sizeof pcs);
+            memcpy(&text, &pcs.pcs, sizeof text);
+            free(text);
+        }
+    }
+}
+
+static void free_model(ms_model_t *model) {
+    for (int id = 0; id < MS_TABLE_COUNT; id++) {
+        size_t count;
+        char *rows = ms_model_rows(model, (ms_table_id_t)id, &count);
+        for (size_t i = 0; i < count; i++) free_row(rows + i * ms_table_info[id].row_bytes, &ms_table_info[id]);
+        free(rows);
+    }
+}
+
 int main(int count, char **arguments) {
     ms_model_t model = {0};
     char *line = NULL;
@@ -116,7 +147,9 @@ int main(int count, char **arguments) {
         line[strcspn(line, "\n")] = '\0';
         if (*line != '\0') read_line(&model, line);
     }
+    free(line);
     int error = ms_export_file(&model, arguments[1], MS_FORMAT_MSGPACK);
     if (error != 0) fail(arguments[1], strerror(error));
-    return 0; /* the model goes with the process */
+    free_model(&model);
+    return 0;
 }
