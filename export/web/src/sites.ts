@@ -1,7 +1,7 @@
 // What a site is called, and which sites a search finds. No DOM.
 import type { Int } from "../build/model.ts";
 import type { Row } from "./snapshot.ts";
-import { type Frame, meaningful, type Symbols } from "./symbols.ts";
+import { type Frame, meaningful, shortName, type Symbols } from "./symbols.ts";
 
 export type Site = Row<"sites">;
 
@@ -27,13 +27,13 @@ function callersOf(frames: Frame[], at: number): string {
         if (frame.named && frame.name !== path.at(-1)) path.push(frame.name);
         if (path.length > CALLERS) break;
     }
-    return path.slice(1).map((name) => `‹ ${name}`).join(" ");
+    return path.slice(1).map((name) => `‹ ${shortName(name)}`).join(" ");
 }
 
 function stackLabel(frames: Frame[]): Label {
     const at = meaningful(frames);
     const { name, place, module } = frames[at]!;
-    return { name, place: place || (name.startsWith(module) ? "" : module), callers: callersOf(frames, at) };
+    return { name: frames[at]!.named ? shortName(name) : name, place: place || (name.startsWith(module) ? "" : module), callers: callersOf(frames, at) };
 }
 
 export function labelOf(site: Site, symbols: Symbols): Label {

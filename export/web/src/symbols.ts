@@ -11,12 +11,26 @@ export interface Frame {
     named: boolean; // name is that of a function
 }
 
-/** Functions whose callers are the answer to "who allocated this": the malloc family, operator new, containers' plumbing. */
-const PLUMBING = new RegExp(
-    "^(?:_*(?:libc_)?(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|strn?dup|v?asprintf)\\b" +
-        "|operator new\\b|memscope_|ms_|std::(?:allocator|allocator_traits|__new_allocator|__detail::_Hashtable_alloc|_Vector_base|_Rb_tree)\\b" +
-        "|__gnu_cxx::(?:new_allocator|__alloc_traits)\\b|__rust_alloc|__rdl_alloc|alloc::(?:alloc|raw_vec)::|<alloc::alloc::Global)",
-);
+/** Functions that only pass a request on: the one that called them says more. The list of cli/summary.c, so that the
+ * command and the page call a site by the same name. */
+export const PASS_ON = ["std::", "__gnu_cxx::", "operator new", "void* std::", "alloc::", "<alloc::", "core::", "<core::", "__rust_", "__rdl_", "__rustc"];
+
+const passesOn = (name: string): boolean => PASS_ON.some((prefix) => name.startsWith(prefix));
+
+/** A C++ name without its parameters and template arguments, for a narrow column. */
+export function shortName(name: string): string {
+    if (!/[<(]/.test(name) || name.startsWith("<") || /(^|::)operator/.test(name)) return name;
+    let short = "";
+    let depth = 0;
+    for (let i = 0; i < name.length; i++) {
+        const c = name[i]!;
+        if (c === "(" && depth === 0 && i > 0 && !name.startsWith("(anonymous namespace)", i)) break;
+        if (c === "<") depth++;
+        if (depth === 0) short += c;
+        if (c === ">" && depth > 0) depth--;
+    }
+    return short;
+}
 
 const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 
@@ -76,9 +90,8 @@ function frameOf(row: Row<"symbols">): Frame {
     return { name, place, module, inlined: false, named: row.function !== null };
 }
 
-/** Where in the stack the innermost function is that is not the allocator's plumbing; one with a name, if any has one. */
+/** Where in the stack the innermost function with a name is that does not merely pass a request on; else the innermost. */
 export function meaningful(frames: Frame[]): number {
-    const callers = frames.map((frame) => !PLUMBING.test(frame.name));
-    const named = frames.findIndex((frame, i) => callers[i] && frame.named);
-    return named >= 0 ? named : Math.max(0, callers.indexOf(true));
+    const telling = frames.findIndex((frame) => frame.named && !passesOn(frame.name));
+    return telling >= 0 ? telling : Math.max(0, frames.findIndex((frame) => frame.named));
 }

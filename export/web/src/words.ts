@@ -28,6 +28,8 @@ export function headline({ snapshot }: Context): Phrase {
     return [name, `${start} and ${with_} ${live}${process?.reason === "exit" ? "" : " when the snapshot was taken"}.`];
 }
 
+const SAMPLES_ENOUGH = 10; // behind an estimate that is worth a sentence
+
 const largest = <R>(rows: readonly R[], measure: (row: R) => number): R | null =>
     rows.reduce<R | null>((best, row) => (measure(row) > (best === null ? 0 : measure(best)) ? row : best), null);
 
@@ -40,6 +42,14 @@ function siteFinding({ snapshot, labels }: Context): Phrase | null {
     if (!site.estimated) return [...start, ` holds ${bytes(site.live_bytes)} (${percent(site.live_bytes, all)}).`];
     const error = site.live_error_bytes ?? Infinity;
     return error > site.live_bytes / 2 ? null : [...start, ` holds about ${bytes(site.live_bytes)} ± ${bytes(error)}, estimated from ${plural(site.samples, "sample")}.`];
+}
+
+function allocationFinding({ snapshot, labels }: Context): Phrase | null {
+    const site = largest(snapshot.sites.filter((row) => row.stack.length > 0), (row) => row.allocated_bytes);
+    const all = snapshot.totals?.allocated_bytes ?? 0;
+    if (site === null || site.allocated_bytes < 0.1 * all || (site.estimated && Number(site.samples) < SAMPLES_ENOUGH)) return null;
+    const { name, callers } = labels.get(site)!;
+    return ["The site that allocated most: ", { name: `${name} ${callers}`.trim() }, `, ${site.estimated ? "about " : ""}${bytes(site.allocated_bytes)} (${percent(site.allocated_bytes, all)}).`];
 }
 
 function threadFinding({ snapshot }: Context): Phrase | null {
@@ -66,4 +76,4 @@ function taskFinding({ snapshot }: Context): Phrase | null {
 
 /** What stands out, at most one sentence for each kind of evidence. */
 export const findings = (context: Context): Phrase[] =>
-    [siteFinding, threadFinding, crossFinding, taskFinding].map((find) => find(context)).filter((phrase) => phrase !== null);
+    [siteFinding, allocationFinding, threadFinding, crossFinding, taskFinding].map((find) => find(context)).filter((phrase) => phrase !== null);

@@ -11,7 +11,7 @@ import { shownRows, toCsv } from "../src/rows.ts";
 import { byFunction, type FlameNode, flameOf, labelOf } from "../src/sites.ts";
 import { type Row, type Snapshot, toInt, toSnapshot } from "../src/snapshot.ts";
 import { compare, sorted } from "../src/sort.ts";
-import { meaningful, Symbols } from "../src/symbols.ts";
+import { meaningful, PASS_ON, shortName, Symbols } from "../src/symbols.ts";
 import { taskTree } from "../src/tasks.ts";
 import { fileOf, gzipped, HOSTILE, join, makeTables, random, record, records, SMALL, type Tables, zlibCrc32 } from "./snapshot.ts";
 
@@ -237,14 +237,14 @@ test("symbols: inlined frames innermost first; without a symbol, module and offs
     const pc = 0x7f10_4000_1040n;
     const tables: Tables = {
         modules: [{ path: "/usr/lib/libx.so.1", start: 0x7f10_4000_0000n, end: 0x7f10_5000_0000n, bias: 0x7f10_4000_0000n }],
-        symbols: [{ pc, depth: 1, function: "outer", file: "a.c", line: 7, module: "libx.so.1" }, { pc, depth: 0, function: "malloc", file: null, line: 0, module: "libx.so.1" }],
+        symbols: [{ pc, depth: 1, function: "outer", file: "a.c", line: 7, module: "libx.so.1" }, { pc, depth: 0, function: "std::f", file: null, line: 0, module: "libx.so.1" }],
         sites: [{ id: 1, kind: "stack", stack: [pc, pc + 0x10n, 0x10] }],
     };
     const snapshot = read(fileOf(tables));
     const symbols = new Symbols(snapshot);
     const frames = symbols.stack(snapshot.sites[0]!.stack);
     assert.deepEqual(frames.map(({ name, place, inlined }) => ({ name, place, inlined })), [
-        { name: "malloc", place: "", inlined: true },
+        { name: "std::f", place: "", inlined: true },
         { name: "outer", place: "a.c:7", inlined: false },
         { name: "libx.so.1+0x1050", place: "", inlined: false },
         { name: "0x10", place: "", inlined: false },
@@ -253,15 +253,21 @@ test("symbols: inlined frames innermost first; without a symbol, module and offs
     assert.deepEqual(labelOf(snapshot.sites[0]!, symbols), { name: "outer", place: "a.c:7", callers: "" });
 });
 
-test("plumbing is what belongs to the allocator, nothing that only sounds like it", () => {
+test("a site's name is the one the command gives it", () => {
     const frame = (name: string, named = true) => ({ name, place: "", module: "", inlined: false, named });
-    for (const name of ["malloc", "__libc_calloc", "operator new(unsigned long)", "operator new[](unsigned long)", "strdup", "std::__new_allocator<int>::allocate(unsigned long, void const*)", "std::allocator_traits<std::allocator<char> >::allocate"])
-        assert.equal(meaningful([frame(name), frame("caller")]), 1, name);
-    for (const name of ["mallocate_rows", "my_malloc", "std::vector<int>::push_back", "std::allocatorish", "memscopes"])
-        assert.equal(meaningful([frame(name), frame("caller")]), 0, name);
-    assert.equal(meaningful([frame("malloc")]), 0);
-    assert.equal(meaningful([frame("malloc"), frame("libx+0x10", false), frame("caller")]), 2);
-    assert.equal(meaningful([frame("malloc"), frame("libx+0x10", false)]), 1);
+    const summary = readFileSync("../../cli/summary.c", "utf8");
+    const prefixes = /prefixes\[\] = \{([^}]*)\}/.exec(summary)![1]!.match(/"[^"]*"/g)!.map((text) => JSON.parse(text) as string);
+    assert.deepEqual(PASS_ON, prefixes);
+    for (const prefix of prefixes) assert.equal(meaningful([frame(`${prefix}x`), frame("caller")]), 1, prefix);
+    assert.equal(meaningful([frame("malloc_rows"), frame("caller")]), 0);
+    assert.equal(meaningful([frame("libx+0x10", false), frame("std::f()"), frame("caller")]), 2);
+    assert.equal(meaningful([frame("libx+0x10", false), frame("std::f()")]), 1);
+    assert.equal(meaningful([frame("libx+0x10", false)]), 0);
+});
+
+test("short names: without parameters and template arguments", () => {
+    const cases: [string, string][] = [["main", "main"], ["f(int, std::vector<int>)", "f"], ["ns::A<int, B<2> >::g<char>(long)", "ns::A::g"], ["(anonymous namespace)::f(int)", "(anonymous namespace)::f"], ["a::(anonymous namespace)::f(int)", "a::(anonymous namespace)::f"], ["operator new(unsigned long)", "operator new(unsigned long)"], ["A::operator()(int) const", "A::operator()(int) const"], ["<T as U>::f", "<T as U>::f"], ["x<<<", "x"]];
+    for (const [name, short] of cases) assert.equal(shortName(name), short);
 });
 
 test("functions: self adds up to the sites with stacks, total is counted once a site", () => {

@@ -28,11 +28,12 @@ const COLUMNS: Column<FunctionTotals>[] = [
 ];
 
 export function functionTable({ snapshot, symbols }: Context): TableView<FunctionTotals> {
+    const rows = byFunction(snapshot.sites, symbols);
     return new TableView<FunctionTotals>({
         name: "functions",
         columns: COLUMNS,
-        rows: byFunction(snapshot.sites, symbols),
-        sort: { key: "self_live", descending: true },
+        rows,
+        sort: { key: rows.some((row) => row.self_live > 0) ? "self_live" : "self_allocated", descending: true },
         empty: "No stack was recorded.",
         matches: (query) => ({ frame }) => `${frame.name}\n${frame.module}`.toLowerCase().includes(query),
     });

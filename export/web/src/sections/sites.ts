@@ -10,6 +10,9 @@ import { functionTable } from "./functions.ts";
 
 type Measure = "live_bytes" | "allocated_bytes" | "live_blocks" | "allocated_blocks";
 
+/** What to look at first: live bytes, where there are any. */
+const heaviest = (sites: Site[]): Measure => (sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes");
+
 function fillSite({ labels }: Context, cell: HTMLElement, site: Site): void {
     const { name, place, callers } = labels.get(site)!;
     cell.append(bdi(name, { class: "code" }));
@@ -31,7 +34,7 @@ function fillError({ reasons }: Context, cell: HTMLElement, site: Site): void {
 }
 
 function siteColumn({ labels }: Context, label: string, fill: Column<Site>["fill"]): Column<Site> {
-    const meaning = "the innermost function that is not the allocator's plumbing, or the variable; open a row for the whole stack";
+    const meaning = "the innermost function that does not merely pass a request on, or the variable; open a row for the whole stack";
     return { key: "site", label, meaning, numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill };
 }
 
@@ -83,7 +86,7 @@ function detail(context: Context, site: Site): HTMLElement {
 /** The flame graph with its controls; null when no stack has callers. */
 function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; filter: (sites: Site[]) => void } | null {
     if (!snapshot.sites.some((site) => site.stack.length > 1)) return null;
-    let measure: Measure = snapshot.sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
+    let measure: Measure = heaviest(snapshot.sites);
     let shown = snapshot.sites;
     const depth = Number(snapshot.knobs.find((knob) => knob.name === "stack_depth")?.value ?? Infinity) || Infinity;
     const build = () => flameOf(shown, symbols, depth, (site) => site[measure]);
@@ -115,7 +118,7 @@ function siteTable(context: Context, onFilter: ((sites: Site[]) => void) | null)
         name: "sites",
         columns: columns(context, context.snapshot.sites, "site"),
         rows: context.snapshot.sites,
-        sort: { key: "live_bytes", descending: true },
+        sort: { key: heaviest(context.snapshot.sites), descending: true },
         empty: emptyWords(context),
         matches: siteSearch(context.symbols, context.labels),
         detail: (site) => detail(context, site),

@@ -53,7 +53,8 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
 }
 
 export function tasks(context: Context): HTMLElement {
-    const { nodes, roots } = taskTree(context.snapshot.tasks);
+    const entered = context.snapshot.tasks.some((task) => Number(task.id) !== 0);
+    const { nodes, roots } = taskTree(entered ? context.snapshot.tasks : []); // id 0 alone is what ran outside any task
     const table = new TableView<TaskNode>({
         name: "tasks",
         columns: columns(context),
