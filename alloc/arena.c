@@ -31,10 +31,11 @@ ms_arena_t ms_arena_empty = {
 uintptr_t ms_heap_low, ms_heap_span;
 
 void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS */
-    uintptr_t low = ms_heap_low, end = low + ms_heap_span, first = (uintptr_t)start;
+    uintptr_t first = (uintptr_t)start + sizeof(ms_header_t), last = (uintptr_t)start + bytes; /* payloads */
+    uintptr_t low = ms_heap_low, end = low + ms_heap_span;
     if (low == 0) low = end = first;
     if (first < low) low = first;
-    if (first + bytes > end) end = first + bytes;
+    if (last + 1 > end) end = last + 1;
     __atomic_store_n(&ms_heap_low, low, __ATOMIC_RELAXED);
     __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
 }
@@ -404,6 +405,8 @@ static void *allocate_large(ms_arena_t *arena, const request_t *request) {
     return block->payload;
 }
 
+static uint64_t inner_facts(uint32_t code) { return ms_facts(code, MS_FLAG_INNER | MS_FLAG_LIVE, 0, 0); }
+
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
 static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
     size_t whole = request->size + INNER_OVERHEAD + (request->alignment - 16);
@@ -423,7 +426,7 @@ static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
     write_header(arena, base, whole, MS_FLAG_EXTENDED | medium, site, request->origin);
     ms_header_t *header = ms_header_of(inner);
     header->word0 = extension->inner;
-    header->word1 = ms_seal(ms_facts(arena->code, MS_FLAG_INNER | MS_FLAG_LIVE, 0, 0), header->word0, inner);
+    header->word1 = ms_seal(inner_facts(arena->code), header->word0, inner);
     if (site) ms_site_count_alloc(arena, site, request->size);
     return inner;
 }
@@ -445,10 +448,21 @@ static void *allocate_any(ms_arena_t *arena, const request_t *request) {
     return allocate_plain(arena, request);
 }
 
+/* Nothing to be had: what is free in other places and shapes goes back, and may come again in the right one. */
+static MS_COLD bool give_all_back(ms_arena_t *arena) {
+    ms_arena_drain(arena);
+    ms_arena_flush_all(arena);
+    ms_thread_trim_orphans();
+    ms_large_trim();
+    ms_slab_trim();
+    return true;
+}
+
 /* The request's bytes are already off the countdown. */
 static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     request->sampled = arena->countdown < 0 && due(arena);
     void *payload = allocate_any(arena, request);
+    if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
     if (ms_unlikely(!payload)) {
         arena->countdown += (int64_t)request->size;
         atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
@@ -498,11 +512,12 @@ static bool find_in_slab(const void *payload, ms_slab_t *slab, ms_block_facts_t 
     uint64_t facts = ms_open(header);
     char *base = (char *)(uintptr_t)payload;
     if (ms_facts_flags(facts) & MS_FLAG_INNER) {
-        if (header->word0 > (uintptr_t)(base - slab->start)) return false;
+        if (header->word0 > (uintptr_t)(base - slab->start) - sizeof *header || header->word0 & 15) return false;
         base -= header->word0;
         header = ms_header_of(base);
+        uint64_t inner = facts;
         facts = ms_open(header);
-        if (!(ms_facts_flags(facts) & MS_FLAG_EXTENDED)) return false;
+        if (!(ms_facts_flags(facts) & MS_FLAG_EXTENDED) || inner != inner_facts(ms_facts_code(facts))) return false;
     } else if (ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
         return false; /* the outer payload of an extended block was never given out */
     }
@@ -534,6 +549,12 @@ static bool find_large(const void *payload, ms_block_facts_t *found) {
 bool ms_block_find(const void *payload, ms_block_facts_t *found) {
     ms_slab_t *slab = ms_slab_of(payload);
     return slab ? find_in_slab(payload, slab, found) : find_large(payload, found);
+}
+
+bool ms_block_has_inner(const void *base, const void *payload) {
+    const uint32_t mask = MS_FLAG_LIVE | MS_FLAG_EXTENDED;
+    return (ms_facts_flags(ms_open(ms_header_of(base))) & mask) == mask &&
+           (const char *)base + ((const ms_extension_t *)base)->inner == payload;
 }
 
 size_t ms_block_size(const void *payload) {
@@ -694,6 +715,7 @@ static void retag(void *payload, uint32_t site) {
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
+    if (ms_unlikely((ms_facts_flags(old.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &old, origin);
     if (ms_unlikely(size > PTRDIFF_MAX)) {
         errno = ENOMEM;
         return NULL;

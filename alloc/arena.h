@@ -232,6 +232,9 @@ typedef struct ms_block_facts {
 } ms_block_facts_t;
 bool ms_block_find(const void *payload, ms_block_facts_t *found);
 
+/* Whether `payload` is the inner payload of the live extended block at `base`. */
+bool ms_block_has_inner(const void *base, const void *payload);
+
 /* The block's memory to its list, its slab's owner or the quarantine's end; the free is already counted. */
 void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block);
 

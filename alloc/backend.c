@@ -61,3 +61,19 @@ void ms_backend_trim(void) {
     ms_backend_current()->trim();
     ms_unlock(MS_LOCK_BACKEND);
 }
+
+#if MS_HAVE_JEMALLOC
+extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
+
+void ms_backend_before_fork(void) {
+    if (ms_je_before_fork) ms_je_before_fork();
+}
+
+void ms_backend_after_fork(bool in_child) {
+    void (*after)(void) = in_child ? ms_je_after_fork_child : ms_je_after_fork_parent;
+    if (after) after();
+}
+#else
+void ms_backend_before_fork(void) {}
+void ms_backend_after_fork(bool in_child) { (void)in_child; }
+#endif

@@ -33,4 +33,8 @@ void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alig
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment);
 void ms_backend_trim(void);
 
+/* Around fork(), with MS_LOCK_BACKEND held. */
+void ms_backend_before_fork(void);
+void ms_backend_after_fork(bool in_child);
+
 #endif

@@ -55,18 +55,30 @@ static _Noreturn void fault_header(const char *call, const void *payload, const 
     abort();
 }
 
+static _Noreturn void fault_already_free(const char *call, const void *payload) {
+    if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
+    die("invalid pointer ", payload, ": the block is already free");
+}
+
+/* Freed by another thread and not home yet, or in quarantine. */
+static bool is_on_its_way(const ms_header_t *header, const ms_slab_t *slab) {
+    uint64_t facts = ms_open(header);
+    size_t size = ms_facts_size(facts);
+    return (ms_facts_flags(facts) & (MS_FLAG_LIVE | MS_FLAG_REMOTE | MS_FLAG_LARGE | MS_FLAG_INNER)) == MS_FLAG_REMOTE &&
+           size <= MS_SMALL_MAX && ms_class_of(size) == slab->class &&
+           ms_facts_code(facts) < ms_thread_code_count();
+}
+
 static _Noreturn void fault_in_slab(const char *call, const void *payload, const ms_slab_t *slab) {
     if (!slab->arena) die("double free of ", payload, ": its memory was given back");
     const char *block = block_around(slab, payload);
-    if (block != payload) fault_interior(call, payload, block);
-    const ms_header_t *header = ms_header_of(payload);
     size_t index = (size_t)(block - slab->start) / ms_class_stride(slab->class);
     if (index >= slab->carved) die("invalid pointer ", payload, ": no block was ever allocated there");
-    bool on_its_way = (ms_facts_flags(ms_open(header)) & (MS_FLAG_LIVE | MS_FLAG_REMOTE)) == MS_FLAG_REMOTE;
-    if (ms_header_is_free(header) || on_its_way) {
-        if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
-        die("invalid pointer ", payload, ": the block is already free");
-    }
+    bool aligned = ((uintptr_t)payload & 15) == 0;
+    const ms_header_t *header = ms_header_of(payload);
+    if (aligned && (ms_header_is_free(header) || (block == payload && is_on_its_way(header, slab))))
+        fault_already_free(call, payload);
+    if (block != payload && !(aligned && ms_block_has_inner(block, payload))) fault_interior(call, payload, block);
     fault_header(call, payload, slab, index);
 }
 

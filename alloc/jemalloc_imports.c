@@ -44,6 +44,22 @@ unsigned long ms_je_import_Unwind_GetIP(void *context) {
     return 0;
 }
 
+/* Called by alloc/thread.c around fork(), inside MS_LOCK_BACKEND. */
+void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
+
+int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
+int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void)) {
+    ms_je_before_fork = before;
+    ms_je_after_fork_parent = parent;
+    ms_je_after_fork_child = child;
+    return 0;
+}
+
+/* What jemalloc is configured with: we give it whole groups and large blocks to hold, so one arena serves, and thread
+ * caches would only cost memory (and crash where a new thread's cannot be had). */
+extern const char *ms_je_malloc_conf;
+const char *ms_je_malloc_conf = "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0";
+
 double ms_je_import_log(double x);
 double ms_je_import_exp(double x);
 double ms_je_import_round(double x);

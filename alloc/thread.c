@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "alloc/thread.h"
+#include "alloc/backend.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/paranoia.h"
@@ -374,7 +375,18 @@ void ms_thread_trim_orphans(void) {
 /* ---- fork: the child has one thread. Arenas of the others may have been caught halfway through a change, so they are
  * never run again; their blocks can be freed. */
 
+static void fork_before(void) {
+    ms_lock_all();
+    ms_backend_before_fork();
+}
+
+static void fork_parent(void) {
+    ms_backend_after_fork(false);
+    ms_unlock_all();
+}
+
 static void fork_child(void) {
+    ms_backend_after_fork(true);
     ms_lock_renew_all();
     for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         ms_thread_t *thread = arena->thread;
@@ -389,4 +401,4 @@ static void fork_child(void) {
     }
 }
 
-void ms_thread_init_fork(void) { pthread_atfork(ms_lock_all, ms_unlock_all, fork_child); }
+void ms_thread_init_fork(void) { pthread_atfork(fork_before, fork_parent, fork_child); }

@@ -14,8 +14,8 @@
 #include "tracking/snapshot.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 const char *memscope_version(void) { return VERSION; }
@@ -223,17 +223,19 @@ static const struct {
 } formats[] = {{"memscope", ".memscope", MS_FORMAT_MSGPACK}, {"json", ".json", MS_FORMAT_JSON}, {"html", ".html", MS_FORMAT_HTML}};
 #define FORMATS (sizeof formats / sizeof formats[0])
 
-static bool ends_with(const path_t *path, const char *ending) {
-    size_t length = strlen(ending);
-    return path->length > length && strcmp(path->text + path->length - length, ending) == 0;
+/* The format whose ending the path has, FORMATS if it has none. */
+static size_t format_of_ending(const path_t *path) {
+    size_t which = 0;
+    for (; which < FORMATS; which++) {
+        size_t length = strlen(formats[which].ending);
+        if (path->length > length && strcmp(path->text + path->length - length, formats[which].ending) == 0) break;
+    }
+    return which;
 }
 
-static void write_format(const ms_snapshot_t *snapshot, path_t base, size_t which) {
-    for (size_t i = 0; i < FORMATS; i++)
-        if (ends_with(&base, formats[i].ending)) base.text[base.length -= strlen(formats[i].ending)] = '\0';
-    path_add(&base, formats[which].ending);
-    int error = ms_export_file(&snapshot->model, base.text, formats[which].format);
-    if (error) ms_os_say("cannot write ", base.text, ": ", strerrordesc_np(error), NULL);
+static void write_format(const ms_snapshot_t *snapshot, const path_t *path, size_t which) {
+    int error = ms_export_file(&snapshot->model, path->text, formats[which].format);
+    if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
 }
 
 /* Each word of "memscope+json+html"; unknown ones are named. */
@@ -243,12 +245,27 @@ static void write_formats(const ms_snapshot_t *snapshot, const path_t *base) {
         size_t length = strcspn(word, "+"), which = 0;
         while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
             which++;
+        path_t path = *base;
         if (which < FORMATS)
-            write_format(snapshot, *base, which);
+            write_format(snapshot, path_add(&path, formats[which].ending), which);
         else
             ms_os_say("formats:", ms_process.knobs.formats, ": expected memscope, json or html, joined by '+'", NULL);
         word += length + (word[length] == '+');
     }
+}
+
+/* A device or pipe is written to as it is. The ending of the path says the format unless `formats` was set. */
+static void write_to(const ms_snapshot_t *snapshot, path_t *path) {
+    struct stat file;
+    bool special = stat(path->text, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
+    size_t ending = format_of_ending(path);
+    bool formats_set = ms_process_knob_sources[MS_KNOB_formats] != MS_SOURCE_DEFAULT;
+    if (special || (ending < FORMATS && !formats_set)) {
+        write_format(snapshot, path, ending < FORMATS ? ending : 0);
+        return;
+    }
+    if (ending < FORMATS) path->text[path->length -= strlen(formats[ending].ending)] = '\0';
+    write_formats(snapshot, path);
 }
 
 static void write_at_exit(void) {
@@ -260,7 +277,7 @@ static void write_at_exit(void) {
     } else {
         path_t path = {.length = 0};
         path_expand(&path, ms_process.knobs.output, snapshot->model.process.rows);
-        write_formats(snapshot, &path);
+        write_to(snapshot, &path);
         ms_snapshot_free(snapshot);
     }
     errno = saved;

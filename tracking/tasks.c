@@ -65,7 +65,9 @@ ms_cell_t *ms_task_cell(ms_arena_t *arena, uint32_t index) {
         if (cell->owner != 0) { /* the slot changed hands: what stands here is of a task that is `other` now */
             ms_cell_t copy = *cell;
             memset(cell, 0, sizeof *cell);
-            move_cell(ms_cell(arena->tasks, MS_TASK_OTHER), &copy);
+            ms_cell_t *rest = ms_cell(arena->tasks, MS_TASK_OTHER);
+            rest->owner = MS_TASK_OTHER;
+            move_cell(rest, &copy);
         }
         cell->owner = id;
     }
@@ -230,13 +232,23 @@ static ms_task_t *slot_new(uint32_t *index) {
     return &tasks[*index % CHUNK];
 }
 
+static bool is_current_somewhere(uint64_t id) {
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
+        if (ms_read(&arena->task_id) == id) return true;
+    return false;
+}
+
 static ms_task_t *slot_reuse(uint32_t *index) {
     for (int tries = 0; tries < 4 && oldest_ended; tries++) {
         ms_task_t *task = oldest_ended;
         ended_remove(task);
         *index = (uint32_t)atomic_load(&task->id);
         ms_cell_t sum = ms_task_sum(*index);
-        if (sum.allocated_blocks == sum.freed_blocks) return task;
+        bool unused = sum.allocated_blocks == sum.freed_blocks && !is_current_somewhere(atomic_load(&task->id));
+        if (unused) {
+            atomic_fetch_add_explicit(&ms_process.folded_tasks, 1, memory_order_relaxed);
+            return task;
+        }
         ended_push(task);
     }
     return NULL;
