@@ -56,10 +56,11 @@ variant() {
 }
 
 if [ "${1-}" = --record ]; then
-    echo '# Instructions per call in the default mode; tests/instructions.sh fails when one grows by more than 1.'
-    echo '# Written by `make record-instructions`; bench/instructions.sh says what is counted.'
-    cc=${CC:-cc}
-    echo "compiler $($cc --version | sed -n '1s/[ (].*//p')-$($cc -dumpversion)"
+    echo '# Instructions per call in the default mode; tests/test_instructions.sh fails when one grows by more than 1.'
+    echo '# Written by make record-instructions; bench/instructions.sh says what is counted.'
+    echo "compiler $(${CC:-cc} -dM -E -x c /dev/null |
+        awk '$2 == "__GNUC__" { gcc = $3 } $2 == "__clang_major__" { clang = $3 }
+             END { print clang ? "clang-" clang : "gcc-" gcc }')"
     variant memscope
     exit
 fi

@@ -177,7 +177,7 @@ def md_machine(data):
         f"before the run {m['load_before']:.2f}. {data['date']}, commit {data['commit'] or 'unknown'}."
     )
     rounds = max((len(s) for row in data["rows"] for s in row["samples"].values()), default=0)
-    lines.append(f"{rounds} rounds, scale {data['scale']}" + (" (the quick run)." if data["quick"] else "."))
+    lines.append(f"{rounds} round{'' if rounds == 1 else 's'}, scale {data['scale']}" + (" (the quick run)." if data["quick"] else "."))
     known = [f"{v['name']} {v['version']}" for v in data["variants"] if v["version"]]
     lines.append("Allocators: " + ", ".join(known) + ".")
     lines.append("Programs: " + ", ".join(f"{n} {v}" for n, v in data["programs"].items() if v) + ".")

@@ -278,7 +278,7 @@ def arguments():
                         help="short runs, fewer variants, two rounds: under three minutes")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="rows to run, like 'synthetic/*' or '*pair-64*'")
     parser.add_argument("--rounds", type=int, help="how often each row is run (default: 5; quick: 2)")
-    parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.2)")
+    parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.15)")
     parser.add_argument("--variants", help="names joined by commas: " + ", ".join(v[0] for v in VARIANTS))
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--html", metavar="FILE", help="write a page with bars")
@@ -309,7 +309,7 @@ def clean_environment():
 
 
 def measure_all(options):
-    scale = options.scale or (0.2 if options.quick else 1)
+    scale = options.scale or (0.15 if options.quick else 1)
     variants = find_variants(options.build, options.variants and options.variants.split(","), options.quick)
     results = {"memscope_bench": 1, "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "quick": options.quick,
                "scale": scale, "commit": output_of("git", "-C", HERE, "describe", "--always", "--dirty") or None,

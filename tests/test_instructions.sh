@@ -4,6 +4,7 @@
 # instructions: make record-instructions.
 set -euo pipefail
 
+: "${top_srcdir:?run by make check}" "${top_builddir:?}"
 recorded=$top_srcdir/alloc/instructions.txt
 skip() { echo "skipped: $1"; exit 77; }
 
