@@ -33,23 +33,31 @@ const SAMPLES_ENOUGH = 10; // behind an estimate that is worth a sentence
 const largest = <R>(rows: readonly R[], measure: (row: R) => number): R | null =>
     rows.reduce<R | null>((best, row) => (measure(row) > (best === null ? 0 : measure(best)) ? row : best), null);
 
-function siteFinding({ snapshot, labels }: Context): Phrase | null {
-    const named = snapshot.sites.filter((site) => site.stack.length > 0 || site.variable !== null);
-    const site = largest(named, (row) => row.live_bytes);
-    const all = snapshot.totals?.live_bytes ?? 0;
+const isNamed = (site: Row<"sites">): boolean => site.stack.length > 0 || site.variable !== null;
+
+function siteName({ labels }: Context, site: Row<"sites">): { name: string } {
+    const { name, callers } = labels.get(site)!;
+    return { name: `${name} ${callers}`.trim() };
+}
+
+const liveSite = ({ snapshot }: Context): Row<"sites"> | null => largest(snapshot.sites.filter(isNamed), (row) => row.live_bytes);
+
+function siteFinding(context: Context): Phrase | null {
+    const site = liveSite(context);
+    const all = context.snapshot.totals?.live_bytes ?? 0;
     if (site === null || site.live_bytes < 0.1 * all) return null;
-    const start: Phrase = ["The site with the most live memory: ", { name: labels.get(site)!.name }];
+    const start: Phrase = ["The site with the most live memory: ", siteName(context, site)];
     if (!site.estimated) return [...start, ` holds ${bytes(site.live_bytes)} (${percent(site.live_bytes, all)}).`];
     const error = site.live_error_bytes ?? Infinity;
     return error > site.live_bytes / 2 ? null : [...start, ` holds about ${bytes(site.live_bytes)} ± ${bytes(error)}, estimated from ${plural(site.samples, "sample")}.`];
 }
 
-function allocationFinding({ snapshot, labels }: Context): Phrase | null {
-    const site = largest(snapshot.sites.filter((row) => row.stack.length > 0), (row) => row.allocated_bytes);
-    const all = snapshot.totals?.allocated_bytes ?? 0;
-    if (site === null || site.allocated_bytes < 0.1 * all || (site.estimated && Number(site.samples) < SAMPLES_ENOUGH)) return null;
-    const { name, callers } = labels.get(site)!;
-    return ["The site that allocated most: ", { name: `${name} ${callers}`.trim() }, `, ${site.estimated ? "about " : ""}${bytes(site.allocated_bytes)} (${percent(site.allocated_bytes, all)}).`];
+function allocationFinding(context: Context): Phrase | null {
+    const site = largest(context.snapshot.sites.filter(isNamed), (row) => row.allocated_bytes);
+    const all = context.snapshot.totals?.allocated_bytes ?? 0;
+    if (site === null || site === liveSite(context) || site.allocated_bytes < 0.1 * all) return null;
+    if (site.estimated && Number(site.samples) < SAMPLES_ENOUGH) return null;
+    return ["The site that allocated most: ", siteName(context, site), `, ${site.estimated ? "about " : ""}${bytes(site.allocated_bytes)} (${percent(site.allocated_bytes, all)}).`];
 }
 
 function threadFinding({ snapshot }: Context): Phrase | null {

@@ -8,7 +8,14 @@ import { findings, headline, type Phrase } from "../words.ts";
 import { quality } from "./quality.ts";
 import { waterfall } from "./waterfall.ts";
 
-const phrase = (words: Phrase): (string | HTMLElement)[] => words.map((word) => (typeof word === "string" ? word : bdi(word.name, { class: "name" })));
+const NAME_MAX = 160; // characters of a name within a sentence
+
+function nameInWords(name: string): HTMLElement {
+    const short = [...name.slice(0, 2 * NAME_MAX)].slice(0, NAME_MAX).join("");
+    return bdi(short.length < name.length ? `${short}…` : name, { class: "name", title: name });
+}
+
+const phrase = (words: Phrase): (string | HTMLElement)[] => words.map((word) => (typeof word === "string" ? word : nameInWords(word.name)));
 
 function tile(label: string, value: string, note: string, title: string): HTMLElement {
     return h("div", { class: "tile", title }, h("dt", {}, label), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)));
