@@ -165,6 +165,25 @@ class Input(Case):
         with open(self.path("evil \n name.json"), encoding="utf-8") as file:
             self.assertEqual(json.load(file)["threads"][0]["name"], evil.replace("\x9b", "\x9b").replace("\udcff", "\ufffd"))
 
+    def test_extremes(self):
+        """Every column at its largest, at null, missing: numbers are numbers, and nothing crashes."""
+        with open(os.path.join(SOURCE, "tracking", "model.def"), encoding="utf-8") as file:
+            text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+        usage = re.findall(r"MS_COLUMN\(T, (\w+), (\w+),", text)
+        columns = re.findall(r"MS_COLUMN\((\w+), (\w+), (\w+),", text)
+        columns += [(t, *column) for t in re.findall(r"MS_USAGE_COLUMNS\((\w+),", text) if t != "T" for column in usage]
+        tables = dict(re.findall(r"MS_TABLE\((\w+), (\w+)\)", text))
+        self.assertGreater(len(tables), 10)
+        for number in (2**64 - 1, 2**64 - 2, 2**63, 0):
+            rows = []
+            for table, shape in tables.items():
+                row = {name: [number, number - 1, 5] if kind == "PCS" else 1 if kind == "BOOL" else number
+                       for t, kind, name in columns if t == table and kind != "STR"}
+                rows += [(table, row), *([(table, row), (table, {})] if shape == "MANY" else [])]
+            path = self.snapshot(rows)
+            for command in (["show"], ["show", "-s", "peak", "-n", "1"], ["report"], ["report", "-f", "json"]):
+                self.memscope(*command, path)
+
     def test_symbols_out_of_order(self):
         """The names a file brought along are found whatever their order, and kept."""
         rows = PLAIN + [("symbols", {"pc": 20, "depth": 1, "function": "outer"}), ("symbols", {"pc": 10, "function": "ten"}),
