@@ -13,7 +13,10 @@ import { modelSource, parseModel } from "./model.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const at = (...names) => join(here, ...names);
 const { values: options } = parseArgs({
-    options: { model: { type: "string", default: at("../../tracking/model.def") }, tests: { type: "boolean", default: false } },
+    options: {
+        model: { type: "string", default: at("../../tracking/model.def") },
+        tests: { type: "boolean", default: false },
+    },
 });
 const MARKER = "@@MEMSCOPE_SNAPSHOT@@"; // MS_HTML_MARKER of export/html.h
 
@@ -28,13 +31,24 @@ function checkTypes() {
 }
 
 async function bundle() {
-    const common = { bundle: true, minify: true, write: false, target: "es2022", charset: "utf8", legalComments: "none" };
+    const common = {
+        bundle: true,
+        minify: true,
+        write: false,
+        target: "es2022",
+        charset: "utf8",
+        legalComments: "none",
+    };
     const result = await build({ ...common, entryPoints: [at("src/main.ts")], format: "iife" });
     return result.outputFiles[0].text.trim();
 }
 
 async function style() {
-    const css = await transform(readFileSync(at("src/style.css"), "utf8"), { loader: "css", minify: true, charset: "utf8" });
+    const css = await transform(readFileSync(at("src/style.css"), "utf8"), {
+        loader: "css",
+        minify: true,
+        charset: "utf8",
+    });
     return css.code.trim();
 }
 
@@ -51,7 +65,8 @@ function isBuilt(page) {
 
 async function buildPage() {
     const [script, css] = await Promise.all([bundle(), style()]);
-    if (/<\/script|<!--/i.test(script) || /<\/style/i.test(css)) throw new Error("the bundle would end its own element");
+    if (/<\/script|<!--/i.test(script) || /<\/style/i.test(css))
+        throw new Error("the bundle would end its own element");
     const parts = { "@@POLICY@@": policyOf(script, css), "@@STYLE@@": css, "@@SCRIPT@@": script };
     const page = readFileSync(at("src/page.html"), "utf8").replace(/@@(POLICY|STYLE|SCRIPT)@@/g, (name) => parts[name]);
     if (page.split(MARKER).length !== 2) throw new Error(`the page must hold ${MARKER} exactly once`);
@@ -63,10 +78,21 @@ async function buildPage() {
 }
 
 async function buildTests() {
-    const entryPoints = readdirSync(at("test")).filter((name) => name.endsWith(".test.ts")).map((name) => at("test", name));
+    const entryPoints = readdirSync(at("test"))
+        .filter((name) => name.endsWith(".test.ts"))
+        .map((name) => at("test", name));
     rmSync(at("build/test"), { recursive: true, force: true });
     const outExtension = { ".js": ".mjs" };
-    await build({ entryPoints, outdir: at("build/test"), outExtension, bundle: true, platform: "node", format: "esm", packages: "external", sourcemap: "inline" });
+    await build({
+        entryPoints,
+        outdir: at("build/test"),
+        outExtension,
+        bundle: true,
+        platform: "node",
+        format: "esm",
+        packages: "external",
+        sourcemap: "inline",
+    });
 }
 
 generateModel();

@@ -7,7 +7,12 @@ const ACRONYMS = new Set(["rss", "cpu", "pid", "tid", "id", "pc"]);
 
 /** The text of a C file without comments, one logical line each. */
 function logicalLines(text) {
-    return text.replace(/\/\*[^]*?\*\//g, "").replace(/\\\n/g, " ").split("\n").map((line) => line.trim()).filter(Boolean);
+    return text
+        .replace(/\/\*[^]*?\*\//g, "")
+        .replace(/\\\n/g, " ")
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
 }
 
 /** Splits `a, "b, c", d` at the commas outside strings and parentheses. */
@@ -17,7 +22,7 @@ function splitArguments(text) {
     let part = "";
     for (const piece of text.match(/"(?:[^"\\]|\\.)*"|[^"]/g) ?? []) {
         depth += piece === "(" ? 1 : piece === ")" ? -1 : 0;
-        if (piece === "," && depth === 0) parts.push(part.trim()), (part = "");
+        if (piece === "," && depth === 0) (parts.push(part.trim()), (part = ""));
         else part += piece;
     }
     return [...parts, part.trim()];
@@ -45,7 +50,10 @@ function literal(text) {
 
 function labelOf(name) {
     if (name === "sample_bytes") return "sample bytes"; // a gap between samples, not bytes of samples
-    const words = name.replace(/_unix_ns$|_ns$/, "").replace(/(.)_bytes$/, "$1").split("_");
+    const words = name
+        .replace(/_unix_ns$|_ns$/, "")
+        .replace(/(.)_bytes$/, "$1")
+        .split("_");
     return words.map((word) => (ACRONYMS.has(word) ? word.toUpperCase() : word)).join(" ");
 }
 
@@ -82,7 +90,10 @@ function typeOf({ type, unit }) {
 
 /** The generated module. */
 export function modelSource(tables) {
-    const out = ["// Made from tracking/model.def by model.mjs.", "/** A 64-bit number: bigint only where a number is not exact. */"];
+    const out = [
+        "// Made from tracking/model.def by model.mjs.",
+        "/** A 64-bit number: bigint only where a number is not exact. */",
+    ];
     out.push("export type Int = number | bigint;");
     out.push('export type ColumnType = "U64" | "N64" | "STR" | "BOOL" | "F64" | "PCS";');
     out.push("export interface ColumnInfo { type: ColumnType; unit: string; label: string; meaning: string }");
@@ -91,9 +102,15 @@ export function modelSource(tables) {
     for (const table of tables)
         out.push(`    ${table.name}: {`, ...table.columns.map((c) => `        ${c.name}: ${typeOf(c)};`), "    };");
     out.push("}", "export type TableName = keyof Rows;");
-    const names = (many) => tables.filter((t) => t.many === many).map((t) => JSON.stringify(t.name)).join(" | ");
+    const names = (many) =>
+        tables
+            .filter((t) => t.many === many)
+            .map((t) => JSON.stringify(t.name))
+            .join(" | ");
     out.push(`export type OneTable = ${names(false)};`, `export type ManyTable = ${names(true)};`);
-    const infos = Object.fromEntries(tables.map((t) => [t.name, { many: t.many, columns: Object.fromEntries(t.columns.map(info)) }]));
+    const infos = Object.fromEntries(
+        tables.map((t) => [t.name, { many: t.many, columns: Object.fromEntries(t.columns.map(info)) }]),
+    );
     out.push(`export const TABLES: Record<TableName, TableInfo> = ${JSON.stringify(infos, null, 1)};`, "");
     return out.join("\n");
 }

@@ -57,11 +57,21 @@ export interface NumberOptions<R> {
 }
 
 function fillSum<R>(get: (row: R) => Int | null, unit: string): (cell: HTMLElement, rows: R[]) => void {
-    return (cell, rows) => fillNumber(cell, rows.reduce((sum, row) => sum + Number(get(row) ?? 0), 0), unit);
+    return (cell, rows) =>
+        fillNumber(
+            cell,
+            rows.reduce((sum, row) => sum + Number(get(row) ?? 0), 0),
+            unit,
+        );
 }
 
 /** A column of numbers of `table`. */
-export function number<R>(table: TableName, column: string, reasons: Reasons, options: NumberOptions<R> = {}): Column<R> {
+export function number<R>(
+    table: TableName,
+    column: string,
+    reasons: Reasons,
+    options: NumberOptions<R> = {},
+): Column<R> {
     const info = infoOf(table, column);
     const get = options.get ?? ((row: R): Int | null => (row as Record<string, Int | null>)[column] ?? null);
     return {

@@ -26,7 +26,12 @@ export const notMeasured = (context: Context, table: TableName, column: string):
 
 /** A section with its heading; `note` says in a phrase what it shows. */
 export function section(id: string, title: string, note: string, ...children: (Node | null)[]): HTMLElement {
-    const heading = h("header", {}, h("h2", { id: `${id}-title` }, title), note === "" ? null : h("p", { class: "note" }, note));
+    const heading = h(
+        "header",
+        {},
+        h("h2", { id: `${id}-title` }, title),
+        note === "" ? null : h("p", { class: "note" }, note),
+    );
     const element = h("section", { id, "aria-labelledby": `${id}-title` }, heading);
     for (const child of children) if (child !== null) element.append(child);
     return element;

@@ -40,7 +40,10 @@ const isGzip = (bytes: Uint8Array): boolean => bytes[0] === 0x1f && bytes[1] ===
 
 /** Inflates as far as the bytes go: what precedes a cut is kept. */
 async function gunzip(bytes: Uint8Array): Promise<{ bytes: Uint8Array; cut: boolean }> {
-    const reader = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+    const reader = new Blob([bytes as Uint8Array<ArrayBuffer>])
+        .stream()
+        .pipeThrough(new DecompressionStream("gzip"))
+        .getReader();
     const chunks: Uint8Array[] = [];
     let cut = false;
     for (;;) {
@@ -58,7 +61,10 @@ const failed = (error: string): Stream => ({ records: [], complete: false, warni
 export async function readEmbedded(text: string): Promise<Stream> {
     const trimmed = text.trim();
     if (trimmed === "") return failed("This page carries no data: the snapshot in it is empty.");
-    if (trimmed.startsWith("@@")) return failed("This is the empty report page: no snapshot has been put into it. `memscope report FILE` does that.");
+    if (trimmed.startsWith("@@"))
+        return failed(
+            "This is the empty report page: no snapshot has been put into it. `memscope report FILE` does that.",
+        );
     try {
         const bytes = fromBase64(trimmed);
         if (!isGzip(bytes)) return readStream(bytes);
@@ -85,7 +91,9 @@ function takeObjects(bytes: Uint8Array): { objects: unknown[]; cut: boolean } {
 type Envelope = [kind: string, crc: number, body: Uint8Array];
 
 function isEnvelope(object: unknown): object is Envelope {
-    return Array.isArray(object) && object.length >= 3 && typeof object[0] === "string" && object[2] instanceof Uint8Array;
+    return (
+        Array.isArray(object) && object.length >= 3 && typeof object[0] === "string" && object[2] instanceof Uint8Array
+    );
 }
 
 function openEnvelope([kind, crc, bytes]: Envelope): RecordOfFile | null {
@@ -111,7 +119,8 @@ function checkFirst(object: unknown): string | null {
 export function readStream(bytes: Uint8Array): Stream {
     if (bytes.length === 0) return failed("The snapshot is empty: its writer ended before it wrote anything.");
     const { objects, cut } = takeObjects(bytes);
-    if (objects.length === 0 && cut && startsLikeSnapshot(bytes)) return failed("The snapshot is cut off inside its first record: nothing in it can be read.");
+    if (objects.length === 0 && cut && startsLikeSnapshot(bytes))
+        return failed("The snapshot is cut off inside its first record: nothing in it can be read.");
     const error = checkFirst(objects[0]);
     if (error !== null) return failed(error);
 
@@ -130,7 +139,9 @@ export function readStream(bytes: Uint8Array): Stream {
 }
 
 const startsLikeSnapshot = (bytes: Uint8Array): boolean =>
-    new TextDecoder().decode(bytes.subarray(1, 10)).endsWith("memscope".slice(0, Math.max(0, Math.min(8, bytes.length - 2)))) && bytes[0] === 0x93;
+    new TextDecoder()
+        .decode(bytes.subarray(1, 10))
+        .endsWith("memscope".slice(0, Math.max(0, Math.min(8, bytes.length - 2)))) && bytes[0] === 0x93;
 
 function warningsOf(ended: boolean, cut: boolean, damaged: number): string[] {
     const warnings: string[] = [];

@@ -12,13 +12,21 @@ function setAttributes(element: Element, attributes: Attributes): void {
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
-export function h<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
+export function h<K extends keyof HTMLElementTagNameMap>(
+    tag: K,
+    attributes: Attributes = {},
+    ...children: Child[]
+): HTMLElementTagNameMap[K] {
     const element = document.createElement(tag);
     setAttributes(element, attributes);
     return append(element, ...children);
 }
 
-export function svg<K extends keyof SVGElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Child[]): SVGElementTagNameMap[K] {
+export function svg<K extends keyof SVGElementTagNameMap>(
+    tag: K,
+    attributes: Attributes = {},
+    ...children: Child[]
+): SVGElementTagNameMap[K] {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     setAttributes(element, attributes);
     return append(element, ...children);
@@ -34,7 +42,12 @@ export function button(label: string, attributes: Attributes, onClick: () => voi
 }
 
 /** A labelled choice; options are [value, label]. */
-export function choice(label: string, options: [string, string][], chosen: string, onChange: (value: string) => void): HTMLLabelElement {
+export function choice(
+    label: string,
+    options: [string, string][],
+    chosen: string,
+    onChange: (value: string) => void,
+): HTMLLabelElement {
     const select = h("select", {}, ...options.map(([value, text]) => h("option", { value }, text)));
     select.value = chosen;
     select.addEventListener("change", () => onChange(select.value));

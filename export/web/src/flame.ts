@@ -1,4 +1,5 @@
-// The flame graph, outermost frame on top: width is a frame's share. Click or Enter zooms, arrows walk, Escape leaves the zoom.
+// The flame graph, outermost frame on top: width is a frame's share. Click or Enter zooms, arrows walk, Escape leaves
+// the zoom.
 import { append, bdi, h } from "./dom.ts";
 import { percent } from "./format.ts";
 import type { FlameNode } from "./sites.ts";
@@ -15,7 +16,8 @@ interface Box {
     element: HTMLButtonElement;
 }
 
-const HUES = [212, 172, 42, 262, 140, 22, 190, 330, 220]; // calm beside each other, for the modules in the order they come; the last for what is in none
+/** Calm beside each other, for the modules in the order they come; the last for what is in none. */
+const HUES = [212, 172, 42, 262, 140, 22, 190, 330, 220];
 
 /** The same number for the same name (FNV-1a). */
 function hashOf(name: string): number {
@@ -70,8 +72,13 @@ export class Flame {
     }
 
     private describe(box: Box | undefined): void {
-        const { frame, value, self } = (box?.node ?? this.zoomed);
-        const parts = [`${this.format(value)}, ${percent(value, this.root.value)} of all`, self > 0 && self < value ? `${this.format(self)} of it here` : "", frame.place, frame.module];
+        const { frame, value, self } = box?.node ?? this.zoomed;
+        const parts = [
+            `${this.format(value)}, ${percent(value, this.root.value)} of all`,
+            self > 0 && self < value ? `${this.format(self)} of it here` : "",
+            frame.place,
+            frame.module,
+        ];
         this.info.replaceChildren(bdi(frame.name, { class: "code" }), `  ${parts.filter(Boolean).join(" · ")}`);
     }
 
@@ -109,7 +116,13 @@ export class Flame {
         const element = h("button", { type: "button", tabindex: "-1" });
         if (width > 0.015) element.append(bdi(node.frame.name));
         element.title = `${node.frame.name}\n${this.format(node.value)} (${percent(node.value, this.root.value)})`;
-        const style = { "--left": left, "--width": width, "--depth": depth, "--hue": this.hueOf(node.frame.module), "--shade": hashOf(node.frame.name) % 5 };
+        const style = {
+            "--left": left,
+            "--width": width,
+            "--depth": depth,
+            "--hue": this.hueOf(node.frame.module),
+            "--shade": hashOf(node.frame.name) % 5,
+        };
         for (const [name, value] of Object.entries(style)) element.style.setProperty(name, String(value));
         if (node === this.root) element.classList.add("root");
         return { node, depth, left, width, element };

@@ -33,7 +33,8 @@ export const bytes = (value: number): string => bytesParts(value).join(NBSP);
 export const count = (value: Int): string => GROUPED.format(value);
 
 /** "1 block", "2 blocks". */
-export const plural = (value: Int, one: string, many = `${one}s`): string => `${count(value)} ${Number(value) === 1 ? one : many}`;
+export const plural = (value: Int, one: string, many = `${one}s`): string =>
+    `${count(value)} ${Number(value) === 1 ? one : many}`;
 
 export function percent(part: number, whole: number): string {
     if (whole === 0) return NONE;
@@ -42,12 +43,18 @@ export function percent(part: number, whole: number): string {
     return `${share.toFixed(Math.abs(share) >= 9.95 ? 0 : 1)} %`;
 }
 
-const STEPS: [number, string][] = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]];
+const STEPS: [number, string][] = [
+    [1e9, "s"],
+    [1e6, "ms"],
+    [1e3, "µs"],
+    [1, "ns"],
+];
 
 export function durationParts(ns: Int): [string, string] {
     const value = Number(ns);
     if (value >= 600e9) return longDuration(Math.round(value / 1e9));
-    for (const [size, unit] of STEPS) if (value >= size * 0.9995) return [unit === "ns" ? count(Math.round(value)) : significant(value / size), unit];
+    for (const [size, unit] of STEPS)
+        if (value >= size * 0.9995) return [unit === "ns" ? count(Math.round(value)) : significant(value / size), unit];
     return ["0", "s"];
 }
 
@@ -77,8 +84,19 @@ export function exact(value: Int, unit: string): string {
 }
 
 const SIGNALS: Record<number, string> = {
-    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
-    11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    5: "SIGTRAP",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    13: "SIGPIPE",
+    14: "SIGALRM",
+    15: "SIGTERM",
 };
 
 /** The name Linux gives a signal on most machines. */

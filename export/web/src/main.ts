@@ -1,4 +1,4 @@
-// The page: reads the snapshot that is in it, then draws it. Which sections show is the view, kept in the location's hash.
+// The page: reads the snapshot that is in it, then draws it. Which sections show is the view, kept in the hash.
 import { readEmbedded } from "./decode.ts";
 import { type Context, contextOf } from "./context.ts";
 import { append, choice, h, nextFrame } from "./dom.ts";
@@ -46,7 +46,21 @@ function notice(snapshot: Snapshot): HTMLElement | null {
 
 function keys(): HTMLElement {
     const key = (name: string): HTMLElement => h("kbd", {}, name);
-    return h("footer", {}, "Keys: ", key("/"), " filter; ", key("↑"), " ", key("↓"), " walk the rows of tasks and sites, ", key("→"), " opens, ", key("←"), " closes. A heading sorts, again the other way round. Numbers show their exact value when pointed at.");
+    return h(
+        "footer",
+        {},
+        "Keys: ",
+        key("/"),
+        " filter; ",
+        key("↑"),
+        " ",
+        key("↓"),
+        " walk the rows of tasks and sites, ",
+        key("→"),
+        " opens, ",
+        key("←"),
+        " closes. A heading sorts, again the other way round. Numbers show their exact value when pointed at.",
+    );
 }
 
 class Page {
@@ -55,11 +69,24 @@ class Page {
     private readonly links = new Map<string, HTMLAnchorElement>();
     private readonly view: HTMLSelectElement;
 
-    constructor(root: HTMLElement, private readonly context: Context) {
-        const label = choice("View", Object.keys(VIEWS).map((name) => [name, name]), viewOfFile(), (view) => (location.hash = `view=${view}`));
+    constructor(
+        root: HTMLElement,
+        private readonly context: Context,
+    ) {
+        const label = choice(
+            "View",
+            Object.keys(VIEWS).map((name) => [name, name]),
+            viewOfFile(),
+            (view) => (location.hash = `view=${view}`),
+        );
         this.view = label.querySelector("select")!;
         for (const { id, label: text } of SECTIONS) this.links.set(id, h("a", { href: `#${id}` }, text));
-        append(this.nav, h("span", { class: "brand" }, "memscope"), h("span", { class: "links" }, ...this.links.values()), label);
+        append(
+            this.nav,
+            h("span", { class: "brand" }, "memscope"),
+            h("span", { class: "links" }, ...this.links.values()),
+            label,
+        );
         root.replaceChildren(this.nav, header(context));
         append(root, notice(context.snapshot), this.main, keys());
         this.apply();
@@ -92,7 +119,8 @@ class Page {
             if (element) element.hidden = !shown;
             this.links.get(id)!.hidden = !shown;
         }
-        if (wanted === null && location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+        if (wanted === null && location.hash.length > 1)
+            document.getElementById(location.hash.slice(1))?.scrollIntoView();
     }
 
     /** "/" goes to the filter nearest to what is in sight. */
@@ -111,7 +139,8 @@ function titleOf({ process }: Snapshot): string {
 }
 
 async function start(): Promise<void> {
-    if (document.readyState === "loading") await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
+    if (document.readyState === "loading")
+        await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
     const root = document.getElementById("page")!;
     const data = document.getElementById("memscope-snapshot")?.textContent ?? "";
     const snapshot = toSnapshot(await readEmbedded(data));

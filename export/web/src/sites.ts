@@ -27,25 +27,40 @@ function callersOf(frames: Frame[], at: number): string {
         if (frame.named && frame.name !== path.at(-1)) path.push(frame.name);
         if (path.length > CALLERS) break;
     }
-    return path.slice(1).map((name) => `‹ ${shortName(name)}`).join(" ");
+    return path
+        .slice(1)
+        .map((name) => `‹ ${shortName(name)}`)
+        .join(" ");
 }
 
 function stackLabel(frames: Frame[]): Label {
     const at = meaningful(frames);
     const { name, place, module } = frames[at]!;
-    return { name: frames[at]!.named ? shortName(name) : name, place: place || (name.startsWith(module) ? "" : module), callers: callersOf(frames, at) };
+    return {
+        name: frames[at]!.named ? shortName(name) : name,
+        place: place || (name.startsWith(module) ? "" : module),
+        callers: callersOf(frames, at),
+    };
 }
 
 export function labelOf(site: Site, symbols: Symbols): Label {
     if (site.variable !== null) return variableLabel(site);
     if (site.stack.length > 0) return stackLabel(symbols.stack(site.stack));
-    return { name: site.kind === "other" ? "all other sites, folded" : "blocks without a site", place: "", callers: "" };
+    return {
+        name: site.kind === "other" ? "all other sites, folded" : "blocks without a site",
+        place: "",
+        callers: "",
+    };
 }
 
-const frameHas = (frame: Frame, query: string): boolean => `${frame.name}\n${frame.place}\n${frame.module}`.toLowerCase().includes(query);
+const frameHas = (frame: Frame, query: string): boolean =>
+    `${frame.name}\n${frame.place}\n${frame.module}`.toLowerCase().includes(query);
 
 /** Sites with the query in the name, place or module of any frame, or in what is known of their variable. */
-export function siteSearch(symbols: Symbols, labels: ReadonlyMap<Site, Label>): (query: string) => (site: Site) => boolean {
+export function siteSearch(
+    symbols: Symbols,
+    labels: ReadonlyMap<Site, Label>,
+): (query: string) => (site: Site) => boolean {
     return (query) => {
         const found = new Map<Int, boolean>();
         const pcHas = (pc: Int): boolean => {
@@ -55,7 +70,9 @@ export function siteSearch(symbols: Symbols, labels: ReadonlyMap<Site, Label>): 
         };
         return (site) => {
             const label = labels.get(site)!;
-            return `${label.name}\n${label.place}\n${site.kind}`.toLowerCase().includes(query) || site.stack.some(pcHas);
+            return (
+                `${label.name}\n${label.place}\n${site.kind}`.toLowerCase().includes(query) || site.stack.some(pcHas)
+            );
         };
     };
 }
@@ -69,11 +86,22 @@ export interface FlameNode {
     children: Map<string, FlameNode>;
 }
 
-const newNode = (frame: Frame, parent: FlameNode | null): FlameNode => ({ frame, parent, value: 0, self: 0, children: new Map() });
+const newNode = (frame: Frame, parent: FlameNode | null): FlameNode => ({
+    frame,
+    parent,
+    value: 0,
+    self: 0,
+    children: new Map(),
+});
 const noFrame = (name: string, place = ""): Frame => ({ name, place, module: "", inlined: false, named: false });
 
-/** Stacks added up from the outermost frame inward. Stacks of `depth` frames have lost their outer ones and stand apart. */
-export function flameOf(sites: readonly Site[], symbols: Symbols, depth: number, measure: (site: Site) => number): FlameNode {
+/** Stacks added up from the outermost frame inward; those of `depth` frames have lost their outer ones, and stand apart. */
+export function flameOf(
+    sites: readonly Site[],
+    symbols: Symbols,
+    depth: number,
+    measure: (site: Site) => number,
+): FlameNode {
     const root = newNode(noFrame("all sites"), null);
     for (const site of sites) {
         const value = measure(site);
@@ -101,7 +129,8 @@ function flameFrames(site: Site, symbols: Symbols, depth: number): Frame[] {
     for (const frame of symbols.stack(site.stack).reverse()) {
         const before = frames.at(-1);
         if (frame.named || frame.module === "") frames.push(frame);
-        else if (before?.named !== false || before.module !== frame.module) frames.push({ ...frame, name: `${frame.module} (no names)` });
+        else if (before?.named !== false || before.module !== frame.module)
+            frames.push({ ...frame, name: `${frame.module} (no names)` });
     }
     return frames;
 }
@@ -116,12 +145,16 @@ export interface FunctionTotals {
     total_allocated: number;
 }
 
-/** Sites added up by function: self where it is the one a site is named for, total wherever it is in the stack, once. */
+/** Sites added up by function: self where a site is named for it, total wherever it is in the stack, once a site. */
 export function byFunction(sites: readonly Site[], symbols: Symbols): FunctionTotals[] {
     const totals = new Map<string, FunctionTotals>();
     const of = (frame: Frame): FunctionTotals => {
         let found = totals.get(frame.name);
-        if (found === undefined) totals.set(frame.name, (found = { frame, sites: 0, self_live: 0, total_live: 0, self_allocated: 0, total_allocated: 0 }));
+        if (found === undefined)
+            totals.set(
+                frame.name,
+                (found = { frame, sites: 0, self_live: 0, total_live: 0, self_allocated: 0, total_allocated: 0 }),
+            );
         return found;
     };
     for (const site of sites) {

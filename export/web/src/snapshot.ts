@@ -1,5 +1,13 @@
 // Records to typed rows. Tables and columns are taken by name: unknown ones are ignored, missing ones get defaults.
-import { type ColumnType, type Int, type ManyTable, type OneTable, type Rows, type TableName, TABLES } from "../build/model.ts";
+import {
+    type ColumnType,
+    type Int,
+    type ManyTable,
+    type OneTable,
+    type Rows,
+    type TableName,
+    TABLES,
+} from "../build/model.ts";
 import type { RecordOfFile, Stream } from "./decode.ts";
 
 export type Row<T extends TableName> = Rows[T];
@@ -35,10 +43,13 @@ function convert(type: ColumnType, exact: boolean, value: unknown): unknown {
     }
 }
 
-const defaultOf = (type: ColumnType): unknown => ({ U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [] })[type];
+const defaultOf = (type: ColumnType): unknown =>
+    ({ U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [] })[type];
 
 function defaultRow(table: TableName): Record<string, unknown> {
-    return Object.fromEntries(Object.entries(TABLES[table].columns).map(([name, column]) => [name, defaultOf(column.type)]));
+    return Object.fromEntries(
+        Object.entries(TABLES[table].columns).map(([name, column]) => [name, defaultOf(column.type)]),
+    );
 }
 
 interface Reading {
@@ -77,6 +88,9 @@ export function toSnapshot(stream: Stream): Snapshot {
     for (const record of stream.records) if (record.kind === "rows") readRows(reading, record);
     const warnings = [...stream.warnings];
     if (reading.ignored > 0) warnings.push(`${reading.ignored} values of the wrong type are left out`);
-    const tables = [...reading.tables].map(([name, rows]) => [name, TABLES[name as TableName].many ? rows : (rows.at(-1) ?? null)]);
+    const tables = [...reading.tables].map(([name, rows]) => [
+        name,
+        TABLES[name as TableName].many ? rows : (rows.at(-1) ?? null),
+    ]);
     return { ...Object.fromEntries(tables), complete: stream.complete, warnings, error: stream.error } as Snapshot;
 }

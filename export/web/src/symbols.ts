@@ -13,7 +13,19 @@ export interface Frame {
 
 /** Functions that only pass a request on: the one that called them says more. The list of cli/summary.c, so that the
  * command and the page call a site by the same name. */
-export const PASS_ON = ["std::", "__gnu_cxx::", "operator new", "void* std::", "alloc::", "<alloc::", "core::", "<core::", "__rust_", "__rdl_", "__rustc"];
+export const PASS_ON = [
+    "std::",
+    "__gnu_cxx::",
+    "operator new",
+    "void* std::",
+    "alloc::",
+    "<alloc::",
+    "core::",
+    "<core::",
+    "__rust_",
+    "__rdl_",
+    "__rustc",
+];
 
 const passesOn = (name: string): boolean => PASS_ON.some((prefix) => name.startsWith(prefix));
 
@@ -67,7 +79,13 @@ export class Symbols {
         const module = this.moduleAt(pc);
         if (module === null) return { name: hex(pc), place: "", module: "", inlined: false, named: false };
         const name = baseName(module.path ?? "?");
-        return { name: `${name}+${hex(BigInt(pc) - BigInt(module.bias))}`, place: "", module: name, inlined: false, named: false };
+        return {
+            name: `${name}+${hex(BigInt(pc) - BigInt(module.bias))}`,
+            place: "",
+            module: name,
+            inlined: false,
+            named: false,
+        };
     }
 
     private moduleAt(pc: Int): Row<"modules"> | null {
@@ -90,8 +108,13 @@ function frameOf(row: Row<"symbols">): Frame {
     return { name, place, module, inlined: false, named: row.function !== null };
 }
 
-/** Where in the stack the innermost function with a name is that does not merely pass a request on; else the innermost. */
+/** Where in the stack the innermost named function is that does not merely pass a request on; else the innermost. */
 export function meaningful(frames: Frame[]): number {
     const telling = frames.findIndex((frame) => frame.named && !passesOn(frame.name));
-    return telling >= 0 ? telling : Math.max(0, frames.findIndex((frame) => frame.named));
+    return telling >= 0
+        ? telling
+        : Math.max(
+              0,
+              frames.findIndex((frame) => frame.named),
+          );
 }

@@ -73,7 +73,9 @@ export class TableView<R> {
 
     private draw(): void {
         const start = this.page * PAGE_ROWS;
-        this.body.replaceChildren(...this.shown.slice(start, start + PAGE_ROWS).flatMap((shown) => this.rowElements(shown)));
+        this.body.replaceChildren(
+            ...this.shown.slice(start, start + PAGE_ROWS).flatMap((shown) => this.rowElements(shown)),
+        );
         const first = this.body.querySelector<HTMLElement>("tr[tabindex]");
         if (first) first.tabIndex = 0;
         if (this.shown.length === 0) this.body.append(this.nothingFound());
@@ -130,7 +132,8 @@ export class TableView<R> {
 
     private describeTreeRow(line: HTMLElement, { row, depth }: Shown<R>): void {
         line.setAttribute("aria-level", String(depth + 1));
-        if (this.options.tree!.children(row).length > 0) line.setAttribute("aria-expanded", String(this.isExpanded(row)));
+        if (this.options.tree!.children(row).length > 0)
+            line.setAttribute("aria-expanded", String(this.isExpanded(row)));
     }
 
     private detailElement(row: R): HTMLElement {
@@ -151,8 +154,15 @@ export class TableView<R> {
         if (depth > 0) cell.style.setProperty("--depth", String(Math.min(depth, 24)));
         if (tree && tree.children(row).length === 0) return void cell.append(h("span", { class: "twist" }));
         const open = tree ? this.isExpanded(row) : this.opened.has(row);
-        const attributes = { class: "twist", tabindex: "-1", "aria-expanded": String(open), "aria-label": open ? "Close" : "Open" };
-        cell.append(button(open ? "▾" : "▸", attributes, () => (tree ? this.toggleBranch(row) : this.toggleDetail(row))));
+        const attributes = {
+            class: "twist",
+            tabindex: "-1",
+            "aria-expanded": String(open),
+            "aria-label": open ? "Close" : "Open",
+        };
+        cell.append(
+            button(open ? "▾" : "▸", attributes, () => (tree ? this.toggleBranch(row) : this.toggleDetail(row))),
+        );
     }
 
     private addBar(cell: HTMLElement, column: Column<R>, row: R): void {
@@ -212,7 +222,12 @@ export class TableView<R> {
         const lines = this.lines();
         const index = lines.indexOf(line);
         if (index < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-        const steps: Record<string, number> = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: lines.length - 1 };
+        const steps: Record<string, number> = {
+            ArrowDown: index + 1,
+            ArrowUp: index - 1,
+            Home: 0,
+            End: lines.length - 1,
+        };
         const target = steps[event.key];
         if (target !== undefined) this.focusLine(target);
         else if (!this.openByKey(event.key, this.shown[this.page * PAGE_ROWS + index]!.row)) return;
@@ -222,7 +237,8 @@ export class TableView<R> {
     private openByKey(key: string, row: R): boolean {
         const { tree, detail } = this.options;
         if (tree && (key === "ArrowRight" || key === "ArrowLeft" || key === "Enter")) {
-            if (tree.children(row).length > 0 && (key === "Enter" || (key === "ArrowRight") !== this.expanded.has(row))) this.toggleBranch(row);
+            if (tree.children(row).length > 0 && (key === "Enter" || (key === "ArrowRight") !== this.expanded.has(row)))
+                this.toggleBranch(row);
             return true;
         }
         if (!detail || !["ArrowRight", "ArrowLeft", "Enter", " "].includes(key)) return false;
@@ -254,8 +270,14 @@ export class TableView<R> {
         const { page, shown, options } = this;
         const total = options.rows.length;
         const last = this.lastPage();
-        const text = last === 0 ? "" : `${count(page * PAGE_ROWS + 1)}–${count(Math.min((page + 1) * PAGE_ROWS, shown.length))} of ${count(shown.length)}`;
-        const found = this.query === "" ? "" : `${plural(this.matching().length, "match", "matches")} (${percent(this.matching().length, total)} of ${count(total)})`;
+        const text =
+            last === 0
+                ? ""
+                : `${count(page * PAGE_ROWS + 1)}–${count(Math.min((page + 1) * PAGE_ROWS, shown.length))} of ${count(shown.length)}`;
+        const found =
+            this.query === ""
+                ? ""
+                : `${plural(this.matching().length, "match", "matches")} (${percent(this.matching().length, total)} of ${count(total)})`;
         this.pager.hidden = found === "" && last === 0;
         this.pager.replaceChildren(h("span", { class: "found", role: "status" }, found));
         if (last === 0) return;
@@ -264,7 +286,14 @@ export class TableView<R> {
             element.disabled = to < 0 || to > last || to === page;
             return element;
         };
-        append(this.pager, step("«", "First page", 0), step("‹", "Previous page", page - 1), h("span", {}, text), step("›", "Next page", page + 1), step("»", "Last page", last));
+        append(
+            this.pager,
+            step("«", "First page", 0),
+            step("‹", "Previous page", page - 1),
+            h("span", {}, text),
+            step("›", "Next page", page + 1),
+            step("»", "Last page", last),
+        );
     }
 
     private goTo(page: number): void {
@@ -276,12 +305,23 @@ export class TableView<R> {
     private buildTools(): void {
         const { tools } = this;
         if (this.options.matches && this.options.rows.length >= FILTER_FROM) tools.append(this.buildFilter());
-        if (this.options.tree) append(tools, button("Expand all", {}, () => this.expandAll(true)), button("Collapse all", {}, () => this.expandAll(false)));
+        if (this.options.tree)
+            append(
+                tools,
+                button("Expand all", {}, () => this.expandAll(true)),
+                button("Collapse all", {}, () => this.expandAll(false)),
+            );
         tools.append(this.buildCopy());
     }
 
     private buildFilter(): HTMLElement {
-        const input = h("input", { type: "search", class: "filter", placeholder: `Filter ${this.options.name}`, "aria-label": `Filter ${this.options.name}`, spellcheck: "false" });
+        const input = h("input", {
+            type: "search",
+            class: "filter",
+            placeholder: `Filter ${this.options.name}`,
+            "aria-label": `Filter ${this.options.name}`,
+            spellcheck: "false",
+        });
         whenTyped(input, (query) => this.filterBy(query));
         return input;
     }
@@ -301,12 +341,22 @@ export class TableView<R> {
     }
 
     private buildCopy(): HTMLElement {
-        const copy = button("Copy CSV", { class: "copy", title: "Copy the rows shown, all pages, with exact values" }, () => {
-            const csv = toCsv(this.options.columns, this.shown.map(({ row }) => row));
-            const say = (text: string): void => void (copy.textContent = text);
-            navigator.clipboard.writeText(csv).then(() => say("Copied"), () => say("The browser refused"));
-            setTimeout(() => say("Copy CSV"), 1500);
-        });
+        const copy = button(
+            "Copy CSV",
+            { class: "copy", title: "Copy the rows shown, all pages, with exact values" },
+            () => {
+                const csv = toCsv(
+                    this.options.columns,
+                    this.shown.map(({ row }) => row),
+                );
+                const say = (text: string): void => void (copy.textContent = text);
+                navigator.clipboard.writeText(csv).then(
+                    () => say("Copied"),
+                    () => say("The browser refused"),
+                );
+                setTimeout(() => say("Copy CSV"), 1500);
+            },
+        );
         return copy;
     }
 }
@@ -318,5 +368,7 @@ function flip<T>(set: Set<T>, item: T): void {
 }
 
 function classOf<R>(column: Column<R>): string {
-    return [column.numeric ? "number" : "text", column.grow ? "grow" : "", column.bar ? "charted" : ""].filter(Boolean).join(" ");
+    return [column.numeric ? "number" : "text", column.grow ? "grow" : "", column.bar ? "charted" : ""]
+        .filter(Boolean)
+        .join(" ");
 }

@@ -7,7 +7,9 @@ import type { Row } from "./snapshot.ts";
 export type Phrase = (string | { name: string })[];
 
 function endingWords(reason: string | null): [string, string] {
-    return reason === "exit" ? ["ended with", "and freed all of it before it ended"] : ["had", "and had freed all of it when the snapshot was taken"];
+    return reason === "exit"
+        ? ["ended with", "and freed all of it before it ended"]
+        : ["had", "and had freed all of it when the snapshot was taken"];
 }
 
 function peakWords(totals: Row<"totals">): string {
@@ -20,7 +22,8 @@ export function headline({ snapshot }: Context): Phrase {
     const { totals, process } = snapshot;
     if (totals === null) return ["The totals of the process are not in the data."];
     const name = { name: process?.name ?? "The program" };
-    if (totals.allocated_blocks === 0) return [name, process?.mode === "off" ? " ran with mode off: nothing was counted." : " allocated nothing."];
+    if (totals.allocated_blocks === 0)
+        return [name, process?.mode === "off" ? " ran with mode off: nothing was counted." : " allocated nothing."];
     const start = ` allocated ${bytes(totals.allocated_bytes)} in ${plural(totals.allocated_blocks, "block")}, ${peakWords(totals)}`;
     const [with_, all] = endingWords(process?.reason ?? null);
     if (totals.live_blocks === 0) return [name, `${start} ${all}.`];
@@ -40,7 +43,8 @@ function siteName({ labels }: Context, site: Row<"sites">): { name: string } {
     return { name: `${name} ${callers}`.trim() };
 }
 
-const liveSite = ({ snapshot }: Context): Row<"sites"> | null => largest(snapshot.sites.filter(isNamed), (row) => row.live_bytes);
+const liveSite = ({ snapshot }: Context): Row<"sites"> | null =>
+    largest(snapshot.sites.filter(isNamed), (row) => row.live_bytes);
 
 function siteFinding(context: Context): Phrase | null {
     const site = liveSite(context);
@@ -49,7 +53,12 @@ function siteFinding(context: Context): Phrase | null {
     const start: Phrase = ["The site with the most live memory: ", siteName(context, site)];
     if (!site.estimated) return [...start, ` holds ${bytes(site.live_bytes)} (${percent(site.live_bytes, all)}).`];
     const error = site.live_error_bytes ?? Infinity;
-    return error > site.live_bytes / 2 ? null : [...start, ` holds about ${bytes(site.live_bytes)} ± ${bytes(error)}, estimated from ${plural(site.samples, "sample")}.`];
+    return error > site.live_bytes / 2
+        ? null
+        : [
+              ...start,
+              ` holds about ${bytes(site.live_bytes)} ± ${bytes(error)}, estimated from ${plural(site.samples, "sample")}.`,
+          ];
 }
 
 function allocationFinding(context: Context): Phrase | null {
@@ -57,21 +66,32 @@ function allocationFinding(context: Context): Phrase | null {
     const all = context.snapshot.totals?.allocated_bytes ?? 0;
     if (site === null || site === liveSite(context) || site.allocated_bytes < 0.1 * all) return null;
     if (site.estimated && Number(site.samples) < SAMPLES_ENOUGH) return null;
-    return ["The site that allocated most: ", siteName(context, site), `, ${site.estimated ? "about " : ""}${bytes(site.allocated_bytes)} (${percent(site.allocated_bytes, all)}).`];
+    return [
+        "The site that allocated most: ",
+        siteName(context, site),
+        `, ${site.estimated ? "about " : ""}${bytes(site.allocated_bytes)} (${percent(site.allocated_bytes, all)}).`,
+    ];
 }
 
 function threadFinding({ snapshot }: Context): Phrase | null {
     const thread = largest(snapshot.threads, (row) => row.allocated_bytes);
     if (snapshot.threads.length < 2 || thread === null) return null;
     const all = snapshot.totals?.allocated_bytes ?? 0;
-    return ["The busiest of ", `${count(snapshot.threads.length)} threads: `, { name: thread.name ?? `thread ${thread.id}` }, ` allocated ${bytes(thread.allocated_bytes)} (${percent(thread.allocated_bytes, all)}).`];
+    return [
+        "The busiest of ",
+        `${count(snapshot.threads.length)} threads: `,
+        { name: thread.name ?? `thread ${thread.id}` },
+        ` allocated ${bytes(thread.allocated_bytes)} (${percent(thread.allocated_bytes, all)}).`,
+    ];
 }
 
 function crossFinding({ snapshot }: Context): Phrase | null {
     const bytesCrossed = snapshot.cross_frees.reduce((sum, row) => sum + row.bytes, 0);
     const freed = snapshot.totals?.freed_bytes ?? 0;
     if (bytesCrossed === 0 || bytesCrossed < 0.01 * freed) return null;
-    return [`${bytes(bytesCrossed)} (${percent(bytesCrossed, freed)} of what was freed) was freed by another thread than allocated it.`];
+    return [
+        `${bytes(bytesCrossed)} (${percent(bytesCrossed, freed)} of what was freed) was freed by another thread than allocated it.`,
+    ];
 }
 
 function taskFinding({ snapshot }: Context): Phrase | null {
@@ -79,9 +99,15 @@ function taskFinding({ snapshot }: Context): Phrase | null {
     const task = largest(left, (row) => row.outlived_bytes ?? 0);
     if (task === null) return null;
     const rest = left.length > 1 ? `, the most of ${count(left.length)} tasks that did` : "";
-    return ["Memory that outlived its task: ", { name: task.name ?? `task ${task.id}` }, ` ended with ${bytes(task.outlived_bytes ?? 0)} live${rest}.`];
+    return [
+        "Memory that outlived its task: ",
+        { name: task.name ?? `task ${task.id}` },
+        ` ended with ${bytes(task.outlived_bytes ?? 0)} live${rest}.`,
+    ];
 }
 
 /** What stands out, at most one sentence for each kind of evidence. */
 export const findings = (context: Context): Phrase[] =>
-    [siteFinding, allocationFinding, threadFinding, crossFinding, taskFinding].map((find) => find(context)).filter((phrase) => phrase !== null);
+    [siteFinding, allocationFinding, threadFinding, crossFinding, taskFinding]
+        .map((find) => find(context))
+        .filter((phrase) => phrase !== null);

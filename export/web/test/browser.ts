@@ -6,11 +6,24 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
 
-const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
 const MARKER = "@@" + "MEMSCOPE_SNAPSHOT@@";
 
 function findChromium(): string {
-    const candidates = [process.env["CHROMIUM"] ?? "", "/usr/bin/chromium", ...["chromium", "chromium-browser", "google-chrome"].map(which)];
+    const candidates = [
+        process.env["CHROMIUM"] ?? "",
+        "/usr/bin/chromium",
+        ...["chromium", "chromium-browser", "google-chrome"].map(which),
+    ];
     const found = candidates.find((path) => path !== "" && existsSync(path));
     if (found === undefined) throw new Error("no Chromium found: apt-get install chromium, or name one in CHROMIUM");
     return found;
@@ -61,7 +74,10 @@ export class Browser {
         const page = await this.context.newPage();
         const opened: Opened = { page, requests: [], complaints: [] };
         page.on("request", (request) => request.url().split("#")[0] === url || opened.requests.push(request.url()));
-        page.on("console", (message) => ["error", "warning"].includes(message.type()) && opened.complaints.push(message.text()));
+        page.on(
+            "console",
+            (message) => ["error", "warning"].includes(message.type()) && opened.complaints.push(message.text()),
+        );
         page.on("pageerror", (error) => opened.complaints.push(String(error)));
         page.on("dialog", (dialog) => (opened.complaints.push(`dialog: ${dialog.message()}`), dialog.dismiss()));
         await page.goto(url + hash);

@@ -19,17 +19,29 @@ async function settle({ page, requests, complaints }: Opened): Promise<void> {
 }
 
 const elements = (page: Page): Promise<number> => page.locator("*").count();
-const text = async (locator: Locator): Promise<string> => ((await locator.textContent()) ?? "").replaceAll("\u00a0", " ");
+const text = async (locator: Locator): Promise<string> =>
+    ((await locator.textContent()) ?? "").replaceAll("\u00a0", " ");
 const tables = makeTables(SMALL);
 const totals = tables.totals[0] as Record<string, number>;
-const openAllDetails = (page: Page): Promise<void> => page.evaluate(() => document.querySelectorAll("details").forEach((details) => (details.open = true)));
+const openAllDetails = (page: Page): Promise<void> =>
+    page.evaluate(() => document.querySelectorAll("details").forEach((details) => (details.open = true)));
 
-for (const [name, bytes] of [["raw", fileOf(tables)], ["gzipped", gzipped(fileOf(tables))]] as const)
+for (const [name, bytes] of [
+    ["raw", fileOf(tables)],
+    ["gzipped", gzipped(fileOf(tables))],
+] as const)
     test(`opens from file:// with ${name} data`, async () => {
         const opened = await browser.open(bytes);
         const { page } = opened;
-        assert.match(await text(page.locator(".headline")), /^orderd allocated [\d.]+ MiB in [\d,]+ blocks, peaked between .* and ended with [\d,]+ blocks \(.*\) live\.$/);
-        assert.ok((await text(page.locator(".headline"))).includes(`${totals["live_blocks"]!.toLocaleString("en-US")} blocks`));
+        assert.match(
+            await text(page.locator(".headline")),
+            /^orderd allocated [\d.]+ MiB in [\d,]+ blocks, peaked between .* and ended with [\d,]+ blocks \(.*\) live\.$/,
+        );
+        assert.ok(
+            (await text(page.locator(".headline"))).includes(
+                `${totals["live_blocks"]!.toLocaleString("en-US")} blocks`,
+            ),
+        );
         assert.equal(await page.title(), "orderd 20000 - memscope");
         assert.equal(await page.locator(".notice").count(), 0);
         assert.equal(await page.locator("#threads-title ~ .note").textContent(), String(SMALL.threads));
@@ -37,7 +49,8 @@ for (const [name, bytes] of [["raw", fileOf(tables)], ["gzipped", gzipped(fileOf
     });
 
 /** The values of a column as the page holds them, in the order of its rows. */
-const column = (table: Locator, index: number): Promise<string[]> => table.locator(`tbody tr:not(.detail) td:nth-child(${index + 1})`).allTextContents();
+const column = (table: Locator, index: number): Promise<string[]> =>
+    table.locator(`tbody tr:not(.detail) td:nth-child(${index + 1})`).allTextContents();
 
 async function sortBothWays(table: Locator): Promise<void> {
     const name = await table.getAttribute("aria-label");
@@ -82,7 +95,9 @@ test("sites by function", async () => {
 test("the order of a sorted column is that of its exact values", async () => {
     const opened = await browser.open(fileOf(tables));
     const exact = async (): Promise<number[]> => {
-        const titles = await opened.page.locator("#threads > .table tbody td:nth-child(7)").evaluateAll((cells) => cells.map((cell) => (cell as HTMLElement).title));
+        const titles = await opened.page
+            .locator("#threads > .table tbody td:nth-child(7)")
+            .evaluateAll((cells) => cells.map((cell) => (cell as HTMLElement).title));
         return titles.map((title) => Number(title.replace(/\D/g, "")));
     };
     const expected = tables.threads.map((row: Values) => Number(row["allocated_bytes"])).sort((a, b) => b - a);
@@ -156,14 +171,19 @@ test("estimates carry their error, exact numbers say so, null says why", async (
     const { page } = opened;
     const errors = await page.locator("#sites .table tbody td:nth-child(3)").allTextContents();
     assert.ok(errors.some((error) => error.startsWith("± ")) && errors.includes("exact"));
-    assert.ok((await text(page.locator("#quality"))).includes("not measured: timing every allocation would cost more than it tells"));
+    assert.ok(
+        (await text(page.locator("#quality"))).includes(
+            "not measured: timing every allocation would cost more than it tells",
+        ),
+    );
     const cpu = page.locator("#threads > .table .none").first();
     assert.equal(await cpu.locator("..").getAttribute("title"), "not measured: the thread had ended");
     await settle(opened);
 });
 
 test("views show their sections", async () => {
-    const visible = async (page: Page): Promise<string> => (await page.locator("main > section:visible").evaluateAll((all) => all.map(({ id }) => id))).join(" ");
+    const visible = async (page: Page): Promise<string> =>
+        (await page.locator("main > section:visible").evaluateAll((all) => all.map(({ id }) => id))).join(" ");
     const opened = await browser.open(fileOf(tables), "#view=tasks");
     const { page } = opened;
     assert.equal(await visible(page), "overview tasks");
@@ -185,18 +205,30 @@ test("hostile names show as text", async () => {
     await page.getByRole("button", { name: "Expand all" }).click();
     for (const section of ["#threads", "#tasks", "#sites", "#variables", "#knobs", "#modules"]) {
         const shown = await page.locator(`${section} tbody bdi`).allTextContents();
-        for (const name of section === "#modules" ? HOSTILE.slice(0, 4) : section === "#variables" ? HOSTILE.slice(0, 7) : HOSTILE)
-            assert.ok(shown.some((found) => found.includes(name)), `${section}: ${name.slice(0, 40)}`);
+        for (const name of section === "#modules"
+            ? HOSTILE.slice(0, 4)
+            : section === "#variables"
+              ? HOSTILE.slice(0, 7)
+              : HOSTILE)
+            assert.ok(
+                shown.some((found) => found.includes(name)),
+                `${section}: ${name.slice(0, 40)}`,
+            );
     }
     assert.ok((await text(page.locator("h1"))).includes(HOSTILE[0]!));
     assert.equal(await page.locator("#page img, #page script, #page b, #page iframe").count(), 0);
     assert.equal(await page.evaluate(() => document.scripts.length), 2);
-    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the window");
+    assert.ok(
+        await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
+        "nothing is wider than the window",
+    );
     await settle(opened);
 });
 
 test("20,000 sites and 10,000 tasks: the document stays bounded, paging and sorting work", async () => {
-    const opened = await browser.open(gzipped(fileOf(makeTables({ ...SMALL, sites: 20_000, tasks: 10_000, threads: 300 }))));
+    const opened = await browser.open(
+        gzipped(fileOf(makeTables({ ...SMALL, sites: 20_000, tasks: 10_000, threads: 300 }))),
+    );
     const { page } = opened;
     assert.ok((await elements(page)) < ELEMENTS_MAX, `${await elements(page)} elements`);
     await page.getByRole("button", { name: "Expand all" }).click();
@@ -216,7 +248,11 @@ test("20,000 sites and 10,000 tasks: the document stays bounded, paging and sort
 test("cut and damaged data: a warning, and what could be read", async () => {
     const parts = records(tables, 10);
     const cut = join(parts).subarray(0, Math.floor(join(parts).length / 2));
-    for (const [bytes, words] of [[cut, /incomplete: it is cut off inside a record/], [join(parts.slice(0, -1)), /incomplete: its end is missing/], [gzipped(join(parts)).subarray(0, 9000), /incomplete: the compressed data is cut off/]] as const) {
+    for (const [bytes, words] of [
+        [cut, /incomplete: it is cut off inside a record/],
+        [join(parts.slice(0, -1)), /incomplete: its end is missing/],
+        [gzipped(join(parts)).subarray(0, 9000), /incomplete: the compressed data is cut off/],
+    ] as const) {
         const opened = await browser.open(bytes);
         assert.match(await text(opened.page.locator(".notice")), words);
         assert.equal(await opened.page.locator(".notice").count(), 1);
@@ -226,7 +262,11 @@ test("cut and damaged data: a warning, and what could be read", async () => {
 });
 
 test("no data, foreign data: one line", async () => {
-    for (const [bytes, words] of [[null, /empty report page/], [new Uint8Array(0), /carries no data/], [new TextEncoder().encode("PK\x03\x04 something else"), /not a memscope snapshot/]] as const) {
+    for (const [bytes, words] of [
+        [null, /empty report page/],
+        [new Uint8Array(0), /carries no data/],
+        [new TextEncoder().encode("PK\x03\x04 something else"), /not a memscope snapshot/],
+    ] as const) {
         const opened = await browser.open(bytes);
         assert.match(await text(opened.page.locator("#page .notice")), words);
         await settle(opened);
@@ -236,7 +276,10 @@ test("no data, foreign data: one line", async () => {
 test("a program without tasks, sites, variables: each says why it is empty", async () => {
     const opened = await browser.open(fileOf(makeTables({ ...SMALL, threads: 1, tasks: 0, sites: 0, variables: 0 })));
     assert.equal(await text(opened.page.locator("#tasks .empty")), "The program entered no tasks.");
-    assert.equal(await text(opened.page.locator("#variables .empty")), "The program tracked no variables (MEMSCOPE_TRACK).");
+    assert.equal(
+        await text(opened.page.locator("#variables .empty")),
+        "The program tracked no variables (MEMSCOPE_TRACK).",
+    );
     await settle(opened);
     const nothing = await browser.open(fileOf({}));
     assert.equal(await text(nothing.page.locator("#threads .empty")), "No thread allocated anything that was counted.");
@@ -258,7 +301,10 @@ test("light and dark, wide and narrow: nothing is wider than the window", async 
         for (const width of [1400, 700, 390]) {
             await opened.page.emulateMedia({ colorScheme });
             await opened.page.setViewportSize({ width, height: 900 });
-            assert.ok(await opened.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${colorScheme} ${width}`);
+            assert.ok(
+                await opened.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
+                `${colorScheme} ${width}`,
+            );
         }
     await settle(opened);
 });

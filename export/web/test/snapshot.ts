@@ -20,7 +20,8 @@ export function record(kind: string, body: Values, crc?: number): Uint8Array {
 const MISSING = { U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [] };
 
 /** Numbers of 2^32 and more as 64-bit integers, as the C writer packs them, never as floating point. */
-const asInteger = (value: unknown): unknown => (typeof value === "number" && Number.isInteger(value) && value > 0xffffffff ? BigInt(value) : value);
+const asInteger = (value: unknown): unknown =>
+    typeof value === "number" && Number.isInteger(value) && value > 0xffffffff ? BigInt(value) : value;
 
 function pack(table: TableName, row: Values): unknown[] {
     return Object.entries(TABLES[table].columns).map(([name, { type }]) => {
@@ -79,7 +80,18 @@ export interface Shape {
     losses: boolean;
 }
 
-export const SMALL: Shape = { seed: 1, threads: 12, tasks: 60, sites: 120, depth: 18, variables: 6, hostile: false, symbols: true, estimated: true, losses: false };
+export const SMALL: Shape = {
+    seed: 1,
+    threads: 12,
+    tasks: 60,
+    sites: 120,
+    depth: 18,
+    variables: 6,
+    hostile: false,
+    symbols: true,
+    estimated: true,
+    losses: false,
+};
 
 interface Usage extends Values {
     allocated_bytes: number;
@@ -101,13 +113,58 @@ function usage(next: Random, weight: number): Usage {
     const kept = next() < 0.35 ? 0 : next() ** 5;
     const live_blocks = Math.floor(allocated_blocks * kept);
     const live_bytes = live_blocks * average;
-    const peak_bytes = Math.min(allocated_bytes, Math.max(live_bytes, Math.floor(allocated_bytes * (kept + 0.2 * next()))));
-    return { allocated_bytes, allocated_blocks, freed_bytes: allocated_bytes - live_bytes, freed_blocks: allocated_blocks - live_blocks, live_bytes, live_blocks, peak_bytes };
+    const peak_bytes = Math.min(
+        allocated_bytes,
+        Math.max(live_bytes, Math.floor(allocated_bytes * (kept + 0.2 * next()))),
+    );
+    return {
+        allocated_bytes,
+        allocated_blocks,
+        freed_bytes: allocated_bytes - live_bytes,
+        freed_blocks: allocated_blocks - live_blocks,
+        live_bytes,
+        live_blocks,
+        peak_bytes,
+    };
 }
 
-const MODULES = [["/usr/bin/orderd", 0x5581_2000_0000n], ["/usr/lib/x86_64-linux-gnu/libsqlite3.so.0", 0x7f10_4000_0000n], ["/usr/lib/x86_64-linux-gnu/libc.so.6", 0x7f10_5000_0000n], ["/usr/lib/x86_64-linux-gnu/libuv.so.1", 0x7f10_6000_0000n]] as const;
-const VERBS = ["read", "parse", "insert", "plan", "merge", "fetch", "render", "route", "encode", "resolve", "expand", "commit", "scan", "visit"];
-const NOUNS = ["Request", "Row", "Page", "Cursor", "Header", "Token", "Session", "Index", "Expression", "Value", "Buffer", "Column", "Order"];
+const MODULES = [
+    ["/usr/bin/orderd", 0x5581_2000_0000n],
+    ["/usr/lib/x86_64-linux-gnu/libsqlite3.so.0", 0x7f10_4000_0000n],
+    ["/usr/lib/x86_64-linux-gnu/libc.so.6", 0x7f10_5000_0000n],
+    ["/usr/lib/x86_64-linux-gnu/libuv.so.1", 0x7f10_6000_0000n],
+] as const;
+const VERBS = [
+    "read",
+    "parse",
+    "insert",
+    "plan",
+    "merge",
+    "fetch",
+    "render",
+    "route",
+    "encode",
+    "resolve",
+    "expand",
+    "commit",
+    "scan",
+    "visit",
+];
+const NOUNS = [
+    "Request",
+    "Row",
+    "Page",
+    "Cursor",
+    "Header",
+    "Token",
+    "Session",
+    "Index",
+    "Expression",
+    "Value",
+    "Buffer",
+    "Column",
+    "Order",
+];
 const ELAPSED = 12_480_000_000;
 
 const pick = <T>(next: Random, items: readonly T[]): T => items[Math.floor(next() * items.length)]!;
@@ -137,7 +194,15 @@ function symbolRows(next: Random, pcs: Pc[]): Values[] {
         const file = `src/${pick(next, NOUNS).toLowerCase()}.c`;
         const inlined = i > 3 && i < pcs.length - 3 && next() < 0.2 ? 2 : 1;
         const base = MODULES[module]![0].split("/").at(-1)!;
-        return Array.from({ length: inlined }, (_, depth) => ({ pc, depth, function: functionName(next, i, pcs.length), file, line: 10 + Math.floor(next() * 900), module: base, offset: pc - MODULES[module]![1] }));
+        return Array.from({ length: inlined }, (_, depth) => ({
+            pc,
+            depth,
+            function: functionName(next, i, pcs.length),
+            file,
+            line: 10 + Math.floor(next() * 900),
+            module: base,
+            offset: pc - MODULES[module]![1],
+        }));
     });
 }
 
@@ -145,7 +210,7 @@ function symbolRows(next: Random, pcs: Pc[]): Values[] {
 function makeStack(next: Random, pcs: Pc[], depth: number): bigint[] {
     const inner = pcs.length - SPINE.length - ALLOCATORS.length;
     const path = SPINE.map((_, i) => i);
-    for (let at = path.at(-1)!; path.length < depth - 1 && (path.length < 7 || next() > 0.13); ) {
+    for (let at = path.at(-1)!; path.length < depth - 1 && (path.length < 7 || next() > 0.13);) {
         const callee = Math.floor(4 * next() ** 1.7);
         at = SPINE.length + ((at * 7919 + callee * 104_729 + path.length * 31) % inner);
         path.push(at);
@@ -160,8 +225,26 @@ function siteRow(next: Random, shape: Shape, pcs: Pc[], i: number): Values {
     const stack = variable ? [] : makeStack(next, pcs, shape.depth);
     const samples = shape.estimated && !variable ? 1 + Math.floor(next() * 40) : 0;
     const error = samples === 0 ? null : Math.round(use.live_bytes / Math.sqrt(samples));
-    const where = variable ? { variable: `${pick(next, NOUNS).toLowerCase()}_table`, type: `struct ${pick(next, NOUNS).toLowerCase()} *`, function: `${pick(next, VERBS)}${pick(next, NOUNS)}`, file: "src/main.c", line: 40 + i } : {};
-    return { id: i + 1, kind: variable ? "variable" : stack.length > 1 ? "stack" : "caller", stack, ...where, ...use, peak_bytes: samples === 0 ? use.peak_bytes : null, samples, estimated: samples > 0, live_error_bytes: error };
+    const where = variable
+        ? {
+              variable: `${pick(next, NOUNS).toLowerCase()}_table`,
+              type: `struct ${pick(next, NOUNS).toLowerCase()} *`,
+              function: `${pick(next, VERBS)}${pick(next, NOUNS)}`,
+              file: "src/main.c",
+              line: 40 + i,
+          }
+        : {};
+    return {
+        id: i + 1,
+        kind: variable ? "variable" : stack.length > 1 ? "stack" : "caller",
+        stack,
+        ...where,
+        ...use,
+        peak_bytes: samples === 0 ? use.peak_bytes : null,
+        samples,
+        estimated: samples > 0,
+        live_error_bytes: error,
+    };
 }
 
 function threadRow(next: Random, i: number): Values {
@@ -169,7 +252,21 @@ function threadRow(next: Random, i: number): Values {
     const ended = i > 2 && next() < 0.6;
     const use = usage(next, 60 / (i + 1));
     const name = i === 0 ? "orderd" : i < 3 ? pick(next, ["uv-poll", "logger"]) : `worker-${i - 2}`;
-    return { id: i + 1, tid: 20_000 + i, name, state: ended ? "ended" : "running", start_ns: start, end_ns: ended ? start + Math.floor((ELAPSED - start) * next()) : null, ...use, frees_made_bytes: use.freed_bytes, frees_made_blocks: use.freed_blocks, freed_by_others_bytes: Math.floor(use.freed_bytes * 0.1), freed_by_others_blocks: Math.floor(use.freed_blocks * 0.1), slabs: 1 + Math.floor(use.live_bytes / 65536), cpu_ns: i % 5 === 4 ? null : Math.floor(1e9 * next()) };
+    return {
+        id: i + 1,
+        tid: 20_000 + i,
+        name,
+        state: ended ? "ended" : "running",
+        start_ns: start,
+        end_ns: ended ? start + Math.floor((ELAPSED - start) * next()) : null,
+        ...use,
+        frees_made_bytes: use.freed_bytes,
+        frees_made_blocks: use.freed_blocks,
+        freed_by_others_bytes: Math.floor(use.freed_bytes * 0.1),
+        freed_by_others_blocks: Math.floor(use.freed_blocks * 0.1),
+        slabs: 1 + Math.floor(use.live_bytes / 65536),
+        cpu_ns: i % 5 === 4 ? null : Math.floor(1e9 * next()),
+    };
 }
 
 function taskRow(next: Random, i: number): Values {
@@ -179,14 +276,34 @@ function taskRow(next: Random, i: number): Values {
     const ended = i > 3 && next() < 0.8;
     const use = usage(next, 20 / (i / 20 + 1));
     const name = i === 0 ? "" : `${kinds[Math.min(5, Math.floor(Math.log2(i)) % 6)]} ${i}`;
-    return { id: i, parent, name, state: ended ? "ended" : "active", start_ns: start, end_ns: ended ? start + Math.floor((ELAPSED - start) * next()) : null, ...use, peak_error_bytes: i % 7 === 0 ? 4096 : 0, enters: 1 + Math.floor(next() * 20), handed_off_bytes: Math.floor(use.freed_bytes * 0.05), handed_off_blocks: Math.floor(use.freed_blocks * 0.05), outlived_bytes: ended ? use.live_bytes : null, outlived_blocks: ended ? use.live_blocks : null };
+    return {
+        id: i,
+        parent,
+        name,
+        state: ended ? "ended" : "active",
+        start_ns: start,
+        end_ns: ended ? start + Math.floor((ELAPSED - start) * next()) : null,
+        ...use,
+        peak_error_bytes: i % 7 === 0 ? 4096 : 0,
+        enters: 1 + Math.floor(next() * 20),
+        handed_off_bytes: Math.floor(use.freed_bytes * 0.05),
+        handed_off_blocks: Math.floor(use.freed_blocks * 0.05),
+        outlived_bytes: ended ? use.live_bytes : null,
+        outlived_blocks: ended ? use.live_blocks : null,
+    };
 }
 
 function crossRows(next: Random, threads: number): Values[] {
     const rows: Values[] = [];
     for (let owner = 1; owner <= threads; owner++)
         for (let freer = 1; freer <= threads; freer++)
-            if (owner !== freer && next() < 0.3) rows.push({ owner_thread: owner, freeing_thread: freer, bytes: Math.floor(2e6 * next() ** 4) + 16, blocks: 1 + Math.floor(next() * 300) });
+            if (owner !== freer && next() < 0.3)
+                rows.push({
+                    owner_thread: owner,
+                    freeing_thread: freer,
+                    bytes: Math.floor(2e6 * next() ** 4) + 16,
+                    blocks: 1 + Math.floor(next() * 300),
+                });
     return rows;
 }
 
@@ -196,9 +313,26 @@ function classRows(next: Random): Values[] {
     const rows = sizes.map((payload, index) => {
         const allocated = index % 11 === 10 ? 0 : Math.floor(90_000 * next() * Math.exp(-index / 12));
         const live = Math.floor(allocated * next() ** 4);
-        return { index, payload_bytes: payload, block_bytes: payload + 16, allocated_blocks: allocated, freed_blocks: allocated - live, live_blocks: live };
+        return {
+            index,
+            payload_bytes: payload,
+            block_bytes: payload + 16,
+            allocated_blocks: allocated,
+            freed_blocks: allocated - live,
+            live_blocks: live,
+        };
     });
-    return [...rows, { index: rows.length, payload_bytes: 0, block_bytes: 0, allocated_blocks: 214, freed_blocks: 201, live_blocks: 13 }];
+    return [
+        ...rows,
+        {
+            index: rows.length,
+            payload_bytes: 0,
+            block_bytes: 0,
+            allocated_blocks: 214,
+            freed_blocks: 201,
+            live_blocks: 13,
+        },
+    ];
 }
 
 const sumOf = (rows: Values[], column: string): number => rows.reduce((sum, row) => sum + Number(row[column]), 0);
@@ -208,17 +342,38 @@ function memoryRow(live: number): Values {
     const header = Math.floor(live * 0.04);
     const free = Math.floor(live * 0.22);
     const uncarved = Math.floor(live * 0.15);
-    return { live_bytes: live, slack_bytes: slack, header_bytes: header, free_bytes: free, uncarved_bytes: uncarved, mapped_bytes: live + slack + header + free + uncarved, metadata_bytes: 1_310_720, backing_resident_bytes: null };
+    return {
+        live_bytes: live,
+        slack_bytes: slack,
+        header_bytes: header,
+        free_bytes: free,
+        uncarved_bytes: uncarved,
+        mapped_bytes: live + slack + header + free + uncarved,
+        metadata_bytes: 1_310_720,
+        backing_resident_bytes: null,
+    };
 }
 
 function makeHostile(tables: Record<string, Values[]>): void {
     HOSTILE.forEach((name, i) => {
-        for (const [table, columns] of Object.entries({ threads: ["name"], tasks: ["name"], sites: ["variable", "type", "function", "file"], modules: ["path"], symbols: ["function", "file", "module"], knobs: ["value"], null_reasons: ["reason"] })) {
+        for (const [table, columns] of Object.entries({
+            threads: ["name"],
+            tasks: ["name"],
+            sites: ["variable", "type", "function", "file"],
+            modules: ["path"],
+            symbols: ["function", "file", "module"],
+            knobs: ["value"],
+            null_reasons: ["reason"],
+        })) {
             const row = tables[table]![i];
             if (row) for (const column of columns) row[column] = name;
         }
     });
-    Object.assign(tables["process"]![0]!, { name: HOSTILE[0], command_line: HOSTILE.join(" "), executable: HOSTILE[1] });
+    Object.assign(tables["process"]![0]!, {
+        name: HOSTILE[0],
+        command_line: HOSTILE.join(" "),
+        executable: HOSTILE[1],
+    });
 }
 
 /** A program's snapshot of the given shape. Totals are the sums of the threads. */
@@ -229,25 +384,93 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
     const totals = Object.fromEntries(columns.map((column) => [column, sumOf(threads, column)]));
     const live = totals["live_bytes"]!;
     const pcs = makePcs(next, Math.max(60, Math.floor(shape.sites / 2)));
-    const losses = shape.losses ? { dropped_events: 1804, folded_sites: 12, truncated_stacks: 377, failed_allocations: 1, complete: false } : { complete: true };
+    const losses = shape.losses
+        ? { dropped_events: 1804, folded_sites: 12, truncated_stacks: 377, failed_allocations: 1, complete: false }
+        : { complete: true };
     const tables: Record<TableName, Values[]> = {
-        process: [{ name: "orderd", executable: "/usr/bin/orderd", command_line: "orderd --config /etc/orderd.conf --workers 9 --listen 127.0.0.1:0", pid: 20_000, parent_pid: 19_870, memscope_version: "0.1.0", mode: "hybrid", backend: "jemalloc", reason: "exit", start_unix_ns: 1_795_442_600_000_000_000n, snapshot_unix_ns: 1_795_442_612_480_000_000n, elapsed_ns: ELAPSED, page_bytes: 4096, rss_bytes: Math.floor(live * 1.6) + 9_000_000, peak_rss_bytes: Math.floor(live * 2.1) + 9_000_000, cpu_user_ns: 8_120_000_000, cpu_system_ns: 940_000_000, minor_faults: 8123, major_faults: 2, voluntary_switches: 912, involuntary_switches: 77, read_bytes: 1_048_576, written_bytes: 409_600, address_space_limit_bytes: null, cgroup_limit_bytes: 536_870_912, exit_status: 0, exit_signal: null }],
+        process: [
+            {
+                name: "orderd",
+                executable: "/usr/bin/orderd",
+                command_line: "orderd --config /etc/orderd.conf --workers 9 --listen 127.0.0.1:0",
+                pid: 20_000,
+                parent_pid: 19_870,
+                memscope_version: "0.1.0",
+                mode: "hybrid",
+                backend: "jemalloc",
+                reason: "exit",
+                start_unix_ns: 1_795_442_600_000_000_000n,
+                snapshot_unix_ns: 1_795_442_612_480_000_000n,
+                elapsed_ns: ELAPSED,
+                page_bytes: 4096,
+                rss_bytes: Math.floor(live * 1.6) + 9_000_000,
+                peak_rss_bytes: Math.floor(live * 2.1) + 9_000_000,
+                cpu_user_ns: 8_120_000_000,
+                cpu_system_ns: 940_000_000,
+                minor_faults: 8123,
+                major_faults: 2,
+                voluntary_switches: 912,
+                involuntary_switches: 77,
+                read_bytes: 1_048_576,
+                written_bytes: 409_600,
+                address_space_limit_bytes: null,
+                cgroup_limit_bytes: 536_870_912,
+                exit_status: 0,
+                exit_signal: null,
+            },
+        ],
         totals: [{ ...totals, peak_bytes: Math.floor(live * 1.37), peak_error_bytes: 65_536 }],
         memory: [memoryRow(live)],
-        data_quality: [{ allocation_events: totals["allocated_blocks"], free_events: totals["freed_blocks"], sampled_events: sumOf(threads, "slabs") * 3, sample_bytes: 524_288, own_memory_bytes: 1_310_720, own_cpu_ns: null, site_counts: shape.estimated ? "sampled" : "exact", unwinder: "eh_frame", clock: "monotonic_coarse", consistency: "concurrent", ...losses }],
+        data_quality: [
+            {
+                allocation_events: totals["allocated_blocks"],
+                free_events: totals["freed_blocks"],
+                sampled_events: sumOf(threads, "slabs") * 3,
+                sample_bytes: 524_288,
+                own_memory_bytes: 1_310_720,
+                own_cpu_ns: null,
+                site_counts: shape.estimated ? "sampled" : "exact",
+                unwinder: "eh_frame",
+                clock: "monotonic_coarse",
+                consistency: "concurrent",
+                ...losses,
+            },
+        ],
         null_reasons: [
-            { table: "data_quality", column: "own_cpu_ns", reason: "timing every allocation would cost more than it tells" },
+            {
+                table: "data_quality",
+                column: "own_cpu_ns",
+                reason: "timing every allocation would cost more than it tells",
+            },
             { table: "memory", column: "backing_resident_bytes", reason: "the backing keeps no such count" },
             { table: "process", column: "address_space_limit_bytes", reason: "there is no limit" },
             { table: "threads", column: "cpu_ns", reason: "the thread had ended" },
         ],
-        knobs: [{ name: "mode", value: "hybrid", source: "default" }, { name: "backend", value: "jemalloc", source: "default" }, { name: "stacks", value: "full", source: "environment" }, { name: "sample_bytes", value: "524288", source: "default" }, { name: "output", value: "MemoryAnalysis/%n.%p", source: "environment" }, { name: "max_tracked_tasks", value: "10000", source: "file" }, { name: "junk", value: "off", source: "default" }, { name: "guard", value: "off", source: "default" }],
+        knobs: [
+            { name: "mode", value: "hybrid", source: "default" },
+            { name: "backend", value: "jemalloc", source: "default" },
+            { name: "stacks", value: "full", source: "environment" },
+            { name: "sample_bytes", value: "524288", source: "default" },
+            { name: "output", value: "MemoryAnalysis/%n.%p", source: "environment" },
+            { name: "max_tracked_tasks", value: "10000", source: "file" },
+            { name: "junk", value: "off", source: "default" },
+            { name: "guard", value: "off", source: "default" },
+        ],
         threads,
         tasks: Array.from({ length: shape.tasks }, (_, i) => taskRow(next, i)),
-        sites: [...Array.from({ length: shape.sites }, (_, i) => siteRow(next, shape, pcs, i)), { id: 0, kind: "none", ...usage(next, 1), peak_bytes: null }],
+        sites: [
+            ...Array.from({ length: shape.sites }, (_, i) => siteRow(next, shape, pcs, i)),
+            { id: 0, kind: "none", ...usage(next, 1), peak_bytes: null },
+        ],
         size_classes: classRows(next),
         cross_frees: crossRows(next, Math.min(shape.threads, 30)),
-        modules: MODULES.map(([path, start], i) => ({ path, build_id: `${i}f3a9c04b7d2e815`.repeat(2), start, end: start + 0x800_0000n, bias: start })),
+        modules: MODULES.map(([path, start], i) => ({
+            path,
+            build_id: `${i}f3a9c04b7d2e815`.repeat(2),
+            start,
+            end: start + 0x800_0000n,
+            bias: start,
+        })),
         symbols: shape.symbols ? symbolRows(next, pcs) : [],
     };
     if (shape.hostile) makeHostile(tables);

@@ -23,16 +23,31 @@ function barOf(row: SizeClass, i: number, measure: string, most: number): SVGEle
     const value = of(row);
     const height = value === 0 ? 0 : Math.max(1, (HEIGHT * value) / most);
     const x = String(i * STEP);
-    const title = svg("title", {}, `${nameOf(row)}: ${format(value)} ${measure === "live_bytes" ? "in" : ""} ${label}`.replace("  ", " "));
+    const title = svg(
+        "title",
+        {},
+        `${nameOf(row)}: ${format(value)} ${measure === "live_bytes" ? "in" : ""} ${label}`.replace("  ", " "),
+    );
     const hit = svg("rect", { x, y: "0", width: String(STEP), height: String(HEIGHT), class: "hit" });
-    const bar = svg("rect", { x: String(i * STEP + 1), y: String(HEIGHT - height), width: String(STEP - 2), height: String(height), class: "value" });
+    const bar = svg("rect", {
+        x: String(i * STEP + 1),
+        y: String(HEIGHT - height),
+        width: String(STEP - 2),
+        height: String(height),
+        class: "value",
+    });
     return svg("g", {}, title, hit, bar);
 }
 
 function draw(rows: SizeClass[], measure: string): HTMLElement {
     const { of, format } = MEASURES[measure]!;
     const most = rows.reduce((largest, row) => Math.max(largest, of(row)), 1);
-    const chart = svg("svg", { viewBox: `0 0 ${rows.length * STEP} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${MEASURES[measure]!.label} by size class` });
+    const chart = svg("svg", {
+        viewBox: `0 0 ${rows.length * STEP} ${HEIGHT}`,
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": `${MEASURES[measure]!.label} by size class`,
+    });
     append(chart, ...rows.map((row, i) => barOf(row, i, measure, most)));
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((at) => rows[Math.round(at * (rows.length - 1))]!);
     const axis = h("div", { class: "axis" }, ...ticks.map((row) => h("span", {}, nameOf(row))));
@@ -62,7 +77,13 @@ function columns({ reasons }: Context): Column<SizeClass>[] {
         of("live_blocks", { bar: true, sum: true }),
         of("allocated_blocks", { bar: true, sum: true }),
         of("freed_blocks", { sum: true }),
-        of("block_bytes", { label: "memory of live blocks", meaning: "live_blocks x block_bytes; not counted for large blocks", get: (row: SizeClass) => row.live_blocks * row.block_bytes, bar: true, sum: true }),
+        of("block_bytes", {
+            label: "memory of live blocks",
+            meaning: "live_blocks x block_bytes; not counted for large blocks",
+            get: (row: SizeClass) => row.live_blocks * row.block_bytes,
+            bar: true,
+            sum: true,
+        }),
     ];
 }
 
@@ -76,5 +97,11 @@ export function sizeClasses(context: Context): HTMLElement {
         empty: "No block of any size class was allocated.",
     });
     const all = context.snapshot.size_classes.length;
-    return section("classes", "Size classes", used.length === 0 ? "" : `${count(used.length)} of ${count(all)} in use`, used.length > 1 ? histogram(used) : null, table.element);
+    return section(
+        "classes",
+        "Size classes",
+        used.length === 0 ? "" : `${count(used.length)} of ${count(all)} in use`,
+        used.length > 1 ? histogram(used) : null,
+        table.element,
+    );
 }

@@ -8,7 +8,11 @@ import type { Row } from "../snapshot.ts";
 
 type Process = Row<"process">;
 
-const REASONS: Record<string, string> = { exit: "at its end", call: "when the program called for it", signal: "on a signal" };
+const REASONS: Record<string, string> = {
+    exit: "at its end",
+    call: "when the program called for it",
+    signal: "on a signal",
+};
 
 function fact(label: string, value: Child, title: string): HTMLElement {
     return h("div", { class: "fact", title }, h("dt", {}, label), append(h("dd"), value));
@@ -16,9 +20,14 @@ function fact(label: string, value: Child, title: string): HTMLElement {
 
 function exitFact(context: Context, { exit_status, exit_signal }: Process): HTMLElement {
     const meaning = infoOf("process", "exit_status").meaning;
-    if (exit_signal !== null) return fact("ended by", signalName(exit_signal), infoOf("process", "exit_signal").meaning);
+    if (exit_signal !== null)
+        return fact("ended by", signalName(exit_signal), infoOf("process", "exit_signal").meaning);
     if (exit_status !== null) return fact("exit status", count(exit_status), meaning);
-    return fact("exit status", h("span", { class: "none" }, "not known"), notMeasured(context, "process", "exit_status"));
+    return fact(
+        "exit status",
+        h("span", { class: "none" }, "not known"),
+        notMeasured(context, "process", "exit_status"),
+    );
 }
 
 function localClock(unixNs: Int): string {
@@ -33,7 +42,11 @@ function facts(context: Context, process: Process): HTMLElement {
         "dl",
         { class: "facts" },
         fact("pid", String(process.pid), `${meaning("pid")}; parent ${process.parent_pid}`),
-        fact("taken", `${clock(process.snapshot_unix_ns)}${taken === "" ? "" : `, ${taken}`}`, meaning("snapshot_unix_ns") + localClock(process.snapshot_unix_ns)),
+        fact(
+            "taken",
+            `${clock(process.snapshot_unix_ns)}${taken === "" ? "" : `, ${taken}`}`,
+            meaning("snapshot_unix_ns") + localClock(process.snapshot_unix_ns),
+        ),
         fact("ran", duration(process.elapsed_ns), meaning("elapsed_ns")),
         fact("mode", bdi(process.mode ?? "unknown"), meaning("mode")),
         fact("backend", bdi(process.backend ?? "unknown"), meaning("backend")),
@@ -45,8 +58,16 @@ function facts(context: Context, process: Process): HTMLElement {
 export function header(context: Context): HTMLElement {
     const process = context.snapshot.process;
     const element = h("header", { class: "top" });
-    if (process === null) return append(element, h("h1", {}, "memscope"), h("p", { class: "note" }, "What the program was is not in the data."));
+    if (process === null)
+        return append(
+            element,
+            h("h1", {}, "memscope"),
+            h("p", { class: "note" }, "What the program was is not in the data."),
+        );
     const title = h("h1", { title: process.executable ?? "" }, bdi(process.name ?? "unnamed program"));
-    const command = process.command_line === null ? null : h("code", { class: "command", title: process.command_line }, bdi(process.command_line));
+    const command =
+        process.command_line === null
+            ? null
+            : h("code", { class: "command", title: process.command_line }, bdi(process.command_line));
     return append(element, h("div", { class: "program" }, title, command), facts(context, process));
 }

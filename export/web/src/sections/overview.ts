@@ -15,21 +15,38 @@ function nameInWords(name: string): HTMLElement {
     return bdi(short.length < name.length ? `${short}…` : name, { class: "name", title: name });
 }
 
-const phrase = (words: Phrase): (string | HTMLElement)[] => words.map((word) => (typeof word === "string" ? word : nameInWords(word.name)));
+const phrase = (words: Phrase): (string | HTMLElement)[] =>
+    words.map((word) => (typeof word === "string" ? word : nameInWords(word.name)));
 
 function tile(label: string, value: string, note: string, title: string): HTMLElement {
-    return h("div", { class: "tile", title }, h("dt", {}, label), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)));
+    return h(
+        "div",
+        { class: "tile", title },
+        h("dt", {}, label),
+        h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "note" }, note)),
+    );
 }
 
 function totalsTiles(totals: Row<"totals">): HTMLElement[] {
-    const title = (column: keyof typeof totals): string => `${infoOf("totals", column).meaning}: ${exact(totals[column], infoOf("totals", column).unit)}`;
+    const title = (column: keyof typeof totals): string =>
+        `${infoOf("totals", column).meaning}: ${exact(totals[column], infoOf("totals", column).unit)}`;
     const error = totals.peak_error_bytes > 0 ? `+ at most ${bytes(totals.peak_error_bytes)}` : "exact";
     const average = totals.allocated_blocks > 0 ? totals.allocated_bytes / totals.allocated_blocks : 0;
     return [
         tile("live", bytes(totals.live_bytes), plural(totals.live_blocks, "block"), title("live_bytes")),
         tile("peak", bytes(totals.peak_bytes), error, title("peak_bytes")),
-        tile("allocated", bytes(totals.allocated_bytes), plural(totals.allocated_blocks, "block"), title("allocated_bytes")),
-        tile("freed", bytes(totals.freed_bytes), `${percent(totals.freed_bytes, totals.allocated_bytes)} of it`, title("freed_bytes")),
+        tile(
+            "allocated",
+            bytes(totals.allocated_bytes),
+            plural(totals.allocated_blocks, "block"),
+            title("allocated_bytes"),
+        ),
+        tile(
+            "freed",
+            bytes(totals.freed_bytes),
+            `${percent(totals.freed_bytes, totals.allocated_bytes)} of it`,
+            title("freed_bytes"),
+        ),
         tile("average block", bytes(average), "requested", "allocated bytes / allocated blocks"),
     ];
 }
@@ -38,12 +55,30 @@ function processTiles(context: Context, process: Row<"process">, totals: Row<"to
     const tiles: HTMLElement[] = [];
     const { rss_bytes, peak_rss_bytes, cpu_user_ns, cpu_system_ns, elapsed_ns } = process;
     const peak = peak_rss_bytes === null ? "" : `peak ${bytes(peak_rss_bytes)}`;
-    if (rss_bytes === null) tiles.push(tile("resident", "–", "not measured", notMeasured(context, "process", "rss_bytes")));
+    if (rss_bytes === null)
+        tiles.push(tile("resident", "–", "not measured", notMeasured(context, "process", "rss_bytes")));
     else tiles.push(tile("resident", bytes(rss_bytes), peak, infoOf("process", "rss_bytes").meaning));
-    if (cpu_user_ns === null) tiles.push(tile("CPU", "–", "not measured", notMeasured(context, "process", "cpu_user_ns")));
-    else tiles.push(tile("CPU", duration(Number(cpu_user_ns) + Number(cpu_system_ns ?? 0)), `${duration(cpu_system_ns ?? 0)} in the kernel`, "user and system CPU time of the process"));
+    if (cpu_user_ns === null)
+        tiles.push(tile("CPU", "–", "not measured", notMeasured(context, "process", "cpu_user_ns")));
+    else
+        tiles.push(
+            tile(
+                "CPU",
+                duration(Number(cpu_user_ns) + Number(cpu_system_ns ?? 0)),
+                `${duration(cpu_system_ns ?? 0)} in the kernel`,
+                "user and system CPU time of the process",
+            ),
+        );
     const seconds = Number(elapsed_ns) / 1e9;
-    if (totals !== null && seconds > 0) tiles.push(tile("rate", `${count(Math.round(totals.allocated_blocks / seconds))}/s`, "blocks allocated", "allocated blocks / run time"));
+    if (totals !== null && seconds > 0)
+        tiles.push(
+            tile(
+                "rate",
+                `${count(Math.round(totals.allocated_blocks / seconds))}/s`,
+                "blocks allocated",
+                "allocated blocks / run time",
+            ),
+        );
     return tiles;
 }
 
@@ -53,11 +88,21 @@ export function overview(context: Context): HTMLElement {
     if (totals !== null) append(tiles, ...totalsTiles(totals));
     if (process !== null) append(tiles, ...processTiles(context, process, totals));
     const found = findings(context);
-    const element = h("section", { id: "overview", "aria-label": "Overview" }, append(h("p", { class: "headline" }), ...phrase(headline(context))));
-    if (found.length > 0) element.append(h("ul", { class: "findings" }, ...found.map((words) => append(h("li"), ...phrase(words)))));
+    const element = h(
+        "section",
+        { id: "overview", "aria-label": "Overview" },
+        append(h("p", { class: "headline" }), ...phrase(headline(context))),
+    );
+    if (found.length > 0)
+        element.append(h("ul", { class: "findings" }, ...found.map((words) => append(h("li"), ...phrase(words)))));
     return append(
         element,
         tiles,
-        h("div", { class: "columns" }, section("memory", "Where the memory is", "", waterfall(context)), section("quality", "Data quality", "", quality(context))),
+        h(
+            "div",
+            { class: "columns" },
+            section("memory", "Where the memory is", "", waterfall(context)),
+            section("quality", "Data quality", "", quality(context)),
+        ),
     );
 }

@@ -10,8 +10,15 @@ type Quality = Row<"data_quality">;
 
 /** Counts that are zero when all is well. */
 const LOSSES: (keyof Quality)[] = [
-    "dropped_events", "folded_threads", "folded_tasks", "folded_sites", "truncated_stacks",
-    "header_check_failures", "origin_mismatches", "unknown_frees", "failed_allocations",
+    "dropped_events",
+    "folded_threads",
+    "folded_tasks",
+    "folded_sites",
+    "truncated_stacks",
+    "header_check_failures",
+    "origin_mismatches",
+    "unknown_frees",
+    "failed_allocations",
 ];
 const GOOD: Partial<Record<keyof Quality, unknown>> = { complete: true };
 const NOTABLE: Partial<Record<keyof Quality, unknown>> = { consistency: "concurrent", site_counts: "sampled" };
@@ -30,7 +37,11 @@ export function isBad(quality: Quality, column: keyof Quality): boolean {
 function entry(context: Context, quality: Quality, column: keyof Quality): HTMLElement {
     const { label, unit, meaning } = infoOf("data_quality", column);
     const value = quality[column];
-    const state = isBad(quality, column) ? "bad" : NOTABLE[column] !== undefined && NOTABLE[column] === value ? "notable" : "";
+    const state = isBad(quality, column)
+        ? "bad"
+        : NOTABLE[column] !== undefined && NOTABLE[column] === value
+          ? "notable"
+          : "";
     const element = h("div", { class: `entry ${state}`.trim(), title: meaning }, h("dt", {}, label));
     if (value === null) {
         element.classList.add("unknown");
@@ -48,13 +59,20 @@ export function quality(context: Context): HTMLElement {
     if (row === null) return h("p", { class: "empty" }, "How the data was taken is not in the data.");
     const columns = Object.keys(row) as (keyof Quality)[];
     const bad = columns.filter((column) => isBad(row, column));
-    const words = bad.length === 0
-        ? "Nothing was lost, dropped, folded or refused."
-        : `Read with care: ${bad.map((column) => infoOf("data_quality", column).label).join(", ")}${bad.includes("complete") ? " (no)" : ""}.`;
+    const words =
+        bad.length === 0
+            ? "Nothing was lost, dropped, folded or refused."
+            : `Read with care: ${bad.map((column) => infoOf("data_quality", column).label).join(", ")}${bad.includes("complete") ? " (no)" : ""}.`;
     return h(
         "div",
         { class: "quality" },
         h("p", { class: bad.length === 0 ? "verdict" : "verdict bad" }, words),
-        h("dl", {}, ...[...bad, ...columns.filter((column) => !bad.includes(column))].map((column) => entry(context, row, column))),
+        h(
+            "dl",
+            {},
+            ...[...bad, ...columns.filter((column) => !bad.includes(column))].map((column) =>
+                entry(context, row, column),
+            ),
+        ),
     );
 }

@@ -12,19 +12,37 @@ type Knob = Row<"knobs">;
 
 function address(column: "start" | "end" | "bias"): Column<Module> {
     const { label, meaning } = infoOf("modules", column);
-    return { key: column, label, meaning, numeric: true, value: (row) => row[column], fill: (cell, row) => cell.append(h("span", { class: "code" }, hex(row[column]))) };
+    return {
+        key: column,
+        label,
+        meaning,
+        numeric: true,
+        value: (row) => row[column],
+        fill: (cell, row) => cell.append(h("span", { class: "code" }, hex(row[column]))),
+    };
 }
 
 function modules({ snapshot }: Context): HTMLElement {
     const table = new TableView<Module>({
         name: "modules",
-        columns: [{ ...text<Module>("modules", "path"), grow: true }, text("modules", "build_id"), address("start"), address("end"), address("bias")],
+        columns: [
+            { ...text<Module>("modules", "path"), grow: true },
+            text("modules", "build_id"),
+            address("start"),
+            address("end"),
+            address("bias"),
+        ],
         rows: snapshot.modules,
         sort: { key: "start", descending: false },
         empty: "No module was recorded.",
         matches: (query) => (row) => `${row.path} ${row.build_id}`.toLowerCase().includes(query),
     });
-    return h("details", { id: "modules" }, h("summary", {}, `Modules (${count(snapshot.modules.length)})`), table.element);
+    return h(
+        "details",
+        { id: "modules" },
+        h("summary", {}, `Modules (${count(snapshot.modules.length)})`),
+        table.element,
+    );
 }
 
 function knobs({ snapshot }: Context): HTMLElement {
@@ -37,7 +55,12 @@ function knobs({ snapshot }: Context): HTMLElement {
         empty: "No knob was recorded.",
         matches: (query) => (row) => `${row.name} ${row.value} ${row.source}`.toLowerCase().includes(query),
     });
-    return h("details", { id: "knobs" }, h("summary", {}, `Knobs (${set.length === 0 ? "all at their default" : `${count(set.length)} set`})`), table.element);
+    return h(
+        "details",
+        { id: "knobs" },
+        h("summary", {}, `Knobs (${set.length === 0 ? "all at their default" : `${count(set.length)} set`})`),
+        table.element,
+    );
 }
 
 function shortValue(column: string, unit: string, value: Int): string {
@@ -57,13 +80,30 @@ function processRow(context: Context): HTMLElement {
     const list = h("dl", { class: "entries" });
     for (const [column, value] of Object.entries(context.snapshot.process ?? {})) {
         const { label, meaning } = infoOf("process", column);
-        list.append(h("div", { class: value === null ? "entry unknown" : "entry", title: meaning }, h("dt", {}, label), processValue(context, column, value)));
+        list.append(
+            h(
+                "div",
+                { class: value === null ? "entry unknown" : "entry", title: meaning },
+                h("dt", {}, label),
+                processValue(context, column, value),
+            ),
+        );
     }
     const element = h("details", { id: "process" }, h("summary", {}, "Process"));
     return append(element, context.snapshot.process === null ? h("p", { class: "empty" }, "Not in the data.") : list);
 }
 
 export function run(context: Context): HTMLElement {
-    const rows = Object.values(context.snapshot).reduce<number>((sum, table) => sum + (Array.isArray(table) ? table.length : 0), 0);
-    return section("run", "The run", plural(rows, "row") + " in the data", processRow(context), knobs(context), modules(context));
+    const rows = Object.values(context.snapshot).reduce<number>(
+        (sum, table) => sum + (Array.isArray(table) ? table.length : 0),
+        0,
+    );
+    return section(
+        "run",
+        "The run",
+        plural(rows, "row") + " in the data",
+        processRow(context),
+        knobs(context),
+        modules(context),
+    );
 }

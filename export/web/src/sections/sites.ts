@@ -11,7 +11,8 @@ import { functionTable } from "./functions.ts";
 type Measure = "live_bytes" | "allocated_bytes" | "live_blocks" | "allocated_blocks";
 
 /** What to look at first: live bytes, where there are any. */
-const heaviest = (sites: Site[]): Measure => (sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes");
+const heaviest = (sites: Site[]): Measure =>
+    sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
 
 function fillSite({ labels }: Context, cell: HTMLElement, site: Site): void {
     const { name, place, callers } = labels.get(site)!;
@@ -34,7 +35,8 @@ function fillError({ reasons }: Context, cell: HTMLElement, site: Site): void {
 }
 
 function siteColumn({ labels }: Context, label: string, fill: Column<Site>["fill"]): Column<Site> {
-    const meaning = "the innermost function that does not merely pass a request on, or the variable; open a row for the whole stack";
+    const meaning =
+        "the innermost function that does not merely pass a request on, or the variable; open a row for the whole stack";
     return { key: "site", label, meaning, numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill };
 }
 
@@ -43,9 +45,17 @@ function columns(context: Context, rows: Site[], label: string): Column<Site>[] 
     const { snapshot, reasons } = context;
     const all = snapshot.totals?.live_bytes ?? 0;
     const estimate = (site: Site): string => (site.estimated ? ", an estimate" : "");
-    const of = (column: string, options = {}): Column<Site> => number("sites", column, reasons, { note: estimate, ...options });
+    const of = (column: string, options = {}): Column<Site> =>
+        number("sites", column, reasons, { note: estimate, ...options });
     const share = (site: Site): string => `, ${percent(site.live_bytes, all)} of all live bytes${estimate(site)}`;
-    const error: Column<Site> = { key: "live_error_bytes", label: "±", meaning: "standard error of live bytes where they are estimated", numeric: true, value: (site) => site.live_error_bytes, fill: (cell, site) => fillError(context, cell, site) };
+    const error: Column<Site> = {
+        key: "live_error_bytes",
+        label: "±",
+        meaning: "standard error of live bytes where they are estimated",
+        numeric: true,
+        value: (site) => site.live_error_bytes,
+        fill: (cell, site) => fillError(context, cell, site),
+    };
     const estimated = rows.some((site) => site.estimated);
     return [
         siteColumn(context, label, (cell, site) => fillSite(context, cell, site)),
@@ -67,7 +77,8 @@ function stackList({ symbols }: Context, site: Site): HTMLElement {
             const item = h("li", frame.inlined ? { class: "inlined" } : {}, bdi(frame.name, { class: "code" }));
             if (frame.inlined) item.append(h("span", { class: "tag" }, "inlined"));
             if (frame.place !== "") item.append(bdi(frame.place, { class: "aside" }));
-            if (frame.module !== "" && !frame.name.startsWith(frame.module)) item.append(bdi(frame.module, { class: "aside module" }));
+            if (frame.module !== "" && !frame.name.startsWith(frame.module))
+                item.append(bdi(frame.module, { class: "aside module" }));
             item.title = hex(pc);
             list.append(item);
         }
@@ -77,9 +88,24 @@ function stackList({ symbols }: Context, site: Site): HTMLElement {
 function detail(context: Context, site: Site): HTMLElement {
     const { name, place } = context.labels.get(site)!;
     const element = h("div", { class: "opened" });
-    if (site.variable !== null) append(element, h("p", {}, "Tracked variable ", bdi(name, { class: "code" }), place === "" ? null : ", ", place === "" ? null : bdi(place)));
+    if (site.variable !== null)
+        append(
+            element,
+            h(
+                "p",
+                {},
+                "Tracked variable ",
+                bdi(name, { class: "code" }),
+                place === "" ? null : ", ",
+                place === "" ? null : bdi(place),
+            ),
+        );
     if (site.stack.length > 0) return append(element, stackList(context, site));
-    const kinds: Record<string, string> = { none: "These blocks were allocated without a site being recorded.", other: "Sites beyond the cap share this row.", variable: "No stack was recorded with the variable." };
+    const kinds: Record<string, string> = {
+        none: "These blocks were allocated without a site being recorded.",
+        other: "Sites beyond the cap share this row.",
+        variable: "No stack was recorded with the variable.",
+    };
     return append(element, h("p", { class: "note" }, kinds[site.kind ?? ""] ?? "No stack was recorded."));
 }
 
@@ -92,10 +118,23 @@ function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; fil
     const build = () => flameOf(shown, symbols, depth, (site) => site[measure]);
     const flame = new Flame(build(), (value) => (measure.endsWith("bytes") ? bytes(value) : `${count(value)} blocks`));
     const show = (): void => flame.show(build());
-    const options: [Measure, string][] = [["live_bytes", "live bytes"], ["allocated_bytes", "allocated bytes"], ["live_blocks", "live blocks"], ["allocated_blocks", "allocated blocks"]];
+    const options: [Measure, string][] = [
+        ["live_bytes", "live bytes"],
+        ["allocated_bytes", "allocated bytes"],
+        ["live_blocks", "live blocks"],
+        ["allocated_blocks", "allocated blocks"],
+    ];
     const by = choice("Width:", options, measure, (value) => ((measure = value as Measure), show()));
-    const tools = h("div", { class: "tools" }, by, button("Reset zoom", {}, () => flame.reset()));
-    return { element: h("div", { class: "panel" }, tools, flame.element), filter: (sites) => ((shown = sites), show()) };
+    const tools = h(
+        "div",
+        { class: "tools" },
+        by,
+        button("Reset zoom", {}, () => flame.reset()),
+    );
+    return {
+        element: h("div", { class: "panel" }, tools, flame.element),
+        filter: (sites) => ((shown = sites), show()),
+    };
 }
 
 function emptyWords({ snapshot }: Context): string {
@@ -107,9 +146,14 @@ function note({ snapshot, symbols, reasons }: Context): string {
     const { sites } = snapshot;
     if (sites.length === 0) return "";
     const parts = [count(sites.length)];
-    if (sites.some((site) => site.estimated)) parts.push(`estimated from samples, one per ${bytes(snapshot.data_quality?.sample_bytes ?? 0)} on average; ± is the standard error`);
-    if (sites.every((site) => site.peak_bytes === null)) parts.push(`peaks not measured: ${reasonOf(reasons, "sites", "peak_bytes")}`);
-    if (!symbols.resolved && sites.some((site) => site.stack.length > 0)) parts.push("no symbols in this data: `memscope report` adds them");
+    if (sites.some((site) => site.estimated))
+        parts.push(
+            `estimated from samples, one per ${bytes(snapshot.data_quality?.sample_bytes ?? 0)} on average; ± is the standard error`,
+        );
+    if (sites.every((site) => site.peak_bytes === null))
+        parts.push(`peaks not measured: ${reasonOf(reasons, "sites", "peak_bytes")}`);
+    if (!symbols.resolved && sites.some((site) => site.stack.length > 0))
+        parts.push("no symbols in this data: `memscope report` adds them");
     return parts.join("; ");
 }
 
@@ -136,7 +180,15 @@ function tables(context: Context, bySite: TableView<Site>): HTMLElement {
         holder.replaceChildren(table.element);
         by.querySelector("select")!.focus({ preventScroll: true });
     };
-    const by = choice("Rows:", [["sites", "sites, by whole stack"], ["functions", "functions, self and total"]], "sites", show);
+    const by = choice(
+        "Rows:",
+        [
+            ["sites", "sites, by whole stack"],
+            ["functions", "functions, self and total"],
+        ],
+        "sites",
+        show,
+    );
     bySite.tools.prepend(by);
     holder.append(bySite.element);
     return holder;
@@ -146,7 +198,13 @@ export function sites(context: Context): HTMLElement {
     const flame = flamePanel(context);
     const table = siteTable(context, flame?.filter ?? null);
     const stacked = context.snapshot.sites.some((site) => site.stack.length > 0);
-    return section("sites", "Sites", note(context), flame?.element ?? null, stacked ? tables(context, table) : table.element);
+    return section(
+        "sites",
+        "Sites",
+        note(context),
+        flame?.element ?? null,
+        stacked ? tables(context, table) : table.element,
+    );
 }
 
 /** Only what MEMSCOPE_TRACK named. */

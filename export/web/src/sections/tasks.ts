@@ -15,13 +15,19 @@ function nameOf({ task }: TaskNode): string {
     return task.state === "other" ? "other tasks, folded" : `task ${task.id}`;
 }
 
-const matchesTask = (query: string) => (node: TaskNode): boolean => `${nameOf(node)} ${node.task.id} ${node.task.state}`.toLowerCase().includes(query);
+const matchesTask =
+    (query: string) =>
+    (node: TaskNode): boolean =>
+        `${nameOf(node)} ${node.task.id} ${node.task.state}`.toLowerCase().includes(query);
 
 function nameColumn(): Column<TaskNode> {
     const column = text<TaskNode>("tasks", "name", nameOf);
     const fill = (cell: HTMLElement, node: TaskNode): void => {
         column.fill(cell, node);
-        if (node.descendants > 0) cell.append(h("span", { class: "aside", title: plural(node.descendants, "descendant") }, count(node.descendants)));
+        if (node.descendants > 0)
+            cell.append(
+                h("span", { class: "aside", title: plural(node.descendants, "descendant") }, count(node.descendants)),
+            );
     };
     return { ...column, fill, grow: true };
 }
@@ -30,21 +36,42 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
     type Task = TaskNode["task"];
     const own = (column: keyof Task, options = {}): Column<TaskNode> =>
         number("tasks", column, reasons, { get: (node: TaskNode) => node.task[column] as number | null, ...options });
-    const subtree = (column: keyof Task, label: string, get: (node: TaskNode) => number, meaning: string, options = {}): Column<TaskNode> =>
-        number("tasks", column, reasons, { label, meaning, get, ...options });
+    const subtree = (
+        column: keyof Task,
+        label: string,
+        get: (node: TaskNode) => number,
+        meaning: string,
+        options = {},
+    ): Column<TaskNode> => number("tasks", column, reasons, { label, meaning, get, ...options });
     const summed = { sum: true, bar: true };
-    const error = (node: TaskNode): string => (node.task.peak_error_bytes > 0 ? `; the true peak is at most ${bytes(node.task.peak_error_bytes)} more` : "; exact");
+    const error = (node: TaskNode): string =>
+        node.task.peak_error_bytes > 0
+            ? `; the true peak is at most ${bytes(node.task.peak_error_bytes)} more`
+            : "; exact";
     return [
         nameColumn(),
         own("id"),
         text("tasks", "state", (node) => node.task.state),
         own("live_bytes", summed),
-        subtree("live_bytes", "subtree live", (node) => node.live, "live bytes of the task and all its descendants", { bar: true }),
+        subtree("live_bytes", "subtree live", (node) => node.live, "live bytes of the task and all its descendants", {
+            bar: true,
+        }),
         own("allocated_bytes", summed),
-        subtree("allocated_bytes", "subtree allocated", (node) => node.allocated, "bytes allocated by the task and all its descendants", { bar: true }),
+        subtree(
+            "allocated_bytes",
+            "subtree allocated",
+            (node) => node.allocated,
+            "bytes allocated by the task and all its descendants",
+            { bar: true },
+        ),
         own("allocated_blocks", { sum: true }),
         own("peak_bytes", { note: error }),
-        subtree("peak_bytes", "subtree peak ≤", (node) => node.peakBound, "the sum of the peaks of the task and all its descendants: their common peak cannot be higher"),
+        subtree(
+            "peak_bytes",
+            "subtree peak ≤",
+            (node) => node.peakBound,
+            "the sum of the peaks of the task and all its descendants: their common peak cannot be higher",
+        ),
         own("outlived_bytes", { sum: true }),
         own("handed_off_bytes", { sum: true }),
         own("enters", { sum: true }),

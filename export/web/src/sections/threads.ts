@@ -13,9 +13,13 @@ type Crossing = Row<"cross_frees">;
 
 const MATRIX_MAX = 24; // threads a side; more are in the table only
 
-const nameOf = (thread: Thread): string => thread.name || (thread.state === "folded" ? "ended threads, folded" : `thread ${thread.id}`);
+const nameOf = (thread: Thread): string =>
+    thread.name || (thread.state === "folded" ? "ended threads, folded" : `thread ${thread.id}`);
 
-const matchesThread = (query: string) => (thread: Thread): boolean => `${nameOf(thread)} ${thread.tid} ${thread.state}`.toLowerCase().includes(query);
+const matchesThread =
+    (query: string) =>
+    (thread: Thread): boolean =>
+        `${nameOf(thread)} ${thread.tid} ${thread.state}`.toLowerCase().includes(query);
 
 function columns({ snapshot, reasons }: Context): Column<Thread>[] {
     const of = (column: string, options = {}): Column<Thread> => number("threads", column, reasons, options);
@@ -58,13 +62,33 @@ function matrix(rows: Crossing[], names: (id: Int) => string): HTMLElement {
     const freers = busiest(rows, "freeing_thread").slice(0, MATRIX_MAX);
     const byPair = new Map(rows.map((row) => [`${row.owner_thread} ${row.freeing_thread}`, row]));
     const most = rows.reduce((largest, row) => Math.max(largest, row.bytes), 1);
-    const head = h("tr", {}, h("th", { scope: "col", class: "corner" }, "allocated by ↓  freed by →"), ...freers.map((id) => h("th", { scope: "col", title: names(id) }, bdi(names(id)))));
-    const lines = owners.map((owner) =>
-        append(h("tr", {}, h("th", { scope: "row", title: names(owner) }, bdi(names(owner)))), ...freers.map((freer) => heatCell(byPair.get(`${owner} ${freer}`), most, names))),
+    const head = h(
+        "tr",
+        {},
+        h("th", { scope: "col", class: "corner" }, "allocated by ↓  freed by →"),
+        ...freers.map((id) => h("th", { scope: "col", title: names(id) }, bdi(names(id)))),
     );
-    const cut = owners.length * freers.length < new Set(rows.map((r) => r.owner_thread)).size * new Set(rows.map((r) => r.freeing_thread)).size;
-    const note = cut ? h("p", { class: "note" }, `The ${MATRIX_MAX} busiest on each side; all pairs are in the table.`) : null;
-    return append(h("div", {}), h("div", { class: "scroll" }, h("table", { class: "matrix" }, h("thead", {}, head), append(h("tbody"), ...lines))), note);
+    const lines = owners.map((owner) =>
+        append(
+            h("tr", {}, h("th", { scope: "row", title: names(owner) }, bdi(names(owner)))),
+            ...freers.map((freer) => heatCell(byPair.get(`${owner} ${freer}`), most, names)),
+        ),
+    );
+    const cut =
+        owners.length * freers.length <
+        new Set(rows.map((r) => r.owner_thread)).size * new Set(rows.map((r) => r.freeing_thread)).size;
+    const note = cut
+        ? h("p", { class: "note" }, `The ${MATRIX_MAX} busiest on each side; all pairs are in the table.`)
+        : null;
+    return append(
+        h("div", {}),
+        h(
+            "div",
+            { class: "scroll" },
+            h("table", { class: "matrix" }, h("thead", {}, head), append(h("tbody"), ...lines)),
+        ),
+        note,
+    );
 }
 
 function crossColumns({ reasons }: Context, names: (id: Int) => string): Column<Crossing>[] {
@@ -86,11 +110,21 @@ function crossFrees(context: Context): HTMLElement {
         rows,
         sort: { key: "bytes", descending: true },
         empty: "Every block was freed by the thread that allocated it, or not at all.",
-        matches: (query) => (row) => `${names(row.owner_thread)} ${names(row.freeing_thread)}`.toLowerCase().includes(query),
+        matches: (query) => (row) =>
+            `${names(row.owner_thread)} ${names(row.freeing_thread)}`.toLowerCase().includes(query),
     });
-    const all = rows.length === 0 ? table.element : h("details", {}, h("summary", {}, `As a table (${plural(rows.length, "pair")})`), table.element);
+    const all =
+        rows.length === 0
+            ? table.element
+            : h("details", {}, h("summary", {}, `As a table (${plural(rows.length, "pair")})`), table.element);
     const note = "requested bytes freed by another thread than allocated them";
-    return section("cross-frees", "Who frees whose memory", rows.length === 0 ? "" : note, rows.length > 0 ? matrix(rows, names) : null, all);
+    return section(
+        "cross-frees",
+        "Who frees whose memory",
+        rows.length === 0 ? "" : note,
+        rows.length > 0 ? matrix(rows, names) : null,
+        all,
+    );
 }
 
 export function threads(context: Context): HTMLElement {
@@ -103,5 +137,11 @@ export function threads(context: Context): HTMLElement {
         empty: "No thread allocated anything that was counted.",
         matches: matchesThread,
     });
-    return section("threads", "Threads", rows.length === 0 ? "" : count(rows.length), table.element, rows.length < 2 ? null : crossFrees(context));
+    return section(
+        "threads",
+        "Threads",
+        rows.length === 0 ? "" : count(rows.length),
+        table.element,
+        rows.length < 2 ? null : crossFrees(context),
+    );
 }

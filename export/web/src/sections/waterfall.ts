@@ -7,12 +7,25 @@ import type { Row } from "../snapshot.ts";
 
 type Memory = Row<"memory">;
 
-const PARTS: (keyof Memory)[] = ["live_bytes", "slack_bytes", "header_bytes", "free_bytes", "uncarved_bytes", "metadata_bytes"];
+const PARTS: (keyof Memory)[] = [
+    "live_bytes",
+    "slack_bytes",
+    "header_bytes",
+    "free_bytes",
+    "uncarved_bytes",
+    "metadata_bytes",
+];
 
 function bar(label: string, total: number, scale: number, ...pieces: HTMLElement[]): HTMLElement {
     const line = h("div", { class: "stack" }, ...pieces);
     line.style.setProperty("--share", String(total / scale));
-    return h("div", { class: "stacked" }, h("span", { class: "label" }, label), h("div", { class: "track" }, line), h("span", { class: "amount", title: exact(total, "bytes") }, bytes(total)));
+    return h(
+        "div",
+        { class: "stacked" },
+        h("span", { class: "label" }, label),
+        h("div", { class: "track" }, line),
+        h("span", { class: "amount", title: exact(total, "bytes") }, bytes(total)),
+    );
 }
 
 function piece(kind: string, value: number, whole: number, title: string): HTMLElement {
@@ -37,7 +50,8 @@ function legendRow(memory: Memory, part: keyof Memory, whole: number): HTMLEleme
 function residentBars({ snapshot }: Context, scale: number): HTMLElement[] {
     const bars: HTMLElement[] = [];
     const add = (label: string, value: number | null | undefined, meaning: string): void => {
-        if (value !== null && value !== undefined) bars.push(bar(label, value, scale, piece("resident", 1, 1, `${meaning}: ${exact(value, "bytes")}`)));
+        if (value !== null && value !== undefined)
+            bars.push(bar(label, value, scale, piece("resident", 1, 1, `${meaning}: ${exact(value, "bytes")}`)));
     };
     add("resident now", snapshot.process?.rss_bytes, infoOf("process", "rss_bytes").meaning);
     add("resident peak", snapshot.process?.peak_rss_bytes, infoOf("process", "peak_rss_bytes").meaning);
@@ -48,7 +62,8 @@ function residentWords(context: Context, accounted: number): string {
     const rss = context.snapshot.process?.rss_bytes ?? null;
     if (rss === null) return `Resident memory: ${notMeasured(context, "process", "rss_bytes")}.`;
     const difference = rss - accounted;
-    if (difference < 0) return `${bytes(-difference)} of what is accounted for is not resident: never touched, or given back to the system.`;
+    if (difference < 0)
+        return `${bytes(-difference)} of what is accounted for is not resident: never touched, or given back to the system.`;
     return `At least ${bytes(difference)} of the resident memory is not blocks: code, stacks, data of libraries, other mappings.`;
 }
 
@@ -60,9 +75,18 @@ export function waterfall(context: Context): HTMLElement {
     const scale = Math.max(accounted, process?.rss_bytes ?? 0, process?.peak_rss_bytes ?? 0, 1);
     const pieces = PARTS.map((part) => {
         const value = memory[part] ?? 0;
-        return piece(part, value, accounted, `${infoOf("memory", part).label}: ${exact(value, "bytes")}, ${percent(value, accounted)}\n${infoOf("memory", part).meaning}`);
+        return piece(
+            part,
+            value,
+            accounted,
+            `${infoOf("memory", part).label}: ${exact(value, "bytes")}, ${percent(value, accounted)}\n${infoOf("memory", part).meaning}`,
+        );
     });
-    const legend = h("table", { class: "legend" }, append(h("tbody"), ...PARTS.map((part) => legendRow(memory, part, accounted))));
+    const legend = h(
+        "table",
+        { class: "legend" },
+        append(h("tbody"), ...PARTS.map((part) => legendRow(memory, part, accounted))),
+    );
     return h(
         "div",
         { class: "waterfall" },
