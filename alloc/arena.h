@@ -98,6 +98,7 @@ typedef struct ms_arena {
 
     void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
     uint64_t quarantine_bytes;
+    uint64_t quarantined[MS_SMALL_CLASSES]; /* blocks in it: freed, but on no list yet */
 
     struct ms_thread *thread; /* who runs it; NULL: pool, stray */
     uint32_t code;            /* of that thread */
@@ -195,7 +196,7 @@ static inline uint64_t ms_arena_allocated_bytes(const ms_arena_t *arena) {
                       __atomic_load_n(&arena->countdown, __ATOMIC_RELAXED));
 }
 
-/* Blocks of a class freed by this arena's threads, own ones. */
+/* Blocks of a class that came back to this arena's lists. */
 static inline uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
     return ms_read(&arena->freed_before[class]) +
            (class < MS_SMALL_CLASSES ? (uint64_t)(arena->room_set[class] - arena->room[class]) : 0);

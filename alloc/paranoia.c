@@ -75,6 +75,7 @@ static void let_oldest_go(ms_arena_t *arena) {
     ms_slab_t *slab = ms_slab_of(payload);
     size_t bytes = ms_class_payload(slab->class);
     arena->quarantine_bytes -= bytes;
+    ms_count(&arena->quarantined[slab->class], -(uint64_t)1);
     if (ms_process.knobs.junk) ms_paranoia_taken(payload, bytes);
     ms_block_facts_t block = {.base = payload, .header = header, .slab = slab};
     block.facts = facts & ~((uint64_t)MS_FLAG_EXTENDED << MS_FACTS_FLAGS_SHIFT); /* its inner header is gone already */
@@ -92,6 +93,7 @@ bool ms_paranoia_keep(ms_arena_t *arena, const ms_block_facts_t *block) {
         arena->quarantine_first = block->base;
     arena->quarantine_last = block->base;
     arena->quarantine_bytes += ms_class_payload(block->slab->class);
+    ms_count(&arena->quarantined[block->slab->class], 1);
     while (arena->quarantine_bytes > ms_process.knobs.quarantine) let_oldest_go(arena);
     return true;
 }

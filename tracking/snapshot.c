@@ -316,6 +316,7 @@ static ms_size_classes_row_t class_row(uint32_t class) {
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         row.allocated_blocks += ms_read(&arena->allocated[class]);
         row.freed_blocks += ms_arena_frees(arena, class) + ms_read(&arena->remote_freed[class]);
+        if (!is_large) row.freed_blocks += ms_read(&arena->quarantined[class]);
     }
     row.live_blocks = row.allocated_blocks - row.freed_blocks;
     return row;
@@ -349,12 +350,14 @@ static bool fill_totals(ms_snapshot_t *snapshot) {
     return true;
 }
 
+/* Slab space that was cut into blocks; a free slab that still has its pages counts as it last was. */
 static uint64_t carved_bytes(void) {
     uint64_t bytes = 0;
     ms_lock(MS_LOCK_SLABS);
     for (const ms_group_t *group = ms_group_first(); group; group = group->all)
         for (uint32_t i = 0; group->start && i < MS_GROUP_BYTES >> group->slab_shift; i++)
-            if (group->slabs[i].arena) bytes += group->slabs[i].carved * ms_class_stride(group->slabs[i].class);
+            if (group->slabs[i].arena || group->slabs[i].dirty)
+                bytes += group->slabs[i].carved * ms_class_stride(group->slabs[i].class);
     ms_unlock(MS_LOCK_SLABS);
     return bytes;
 }
