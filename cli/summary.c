@@ -49,9 +49,16 @@ static bool passes_on(const char *function) {
     static const char *const prefixes[] = {
         "std::",  "__gnu_cxx::", "operator new", "void* std::", "alloc::", "<alloc::",
         "core::", "<core::",     "__rust_",      "__rdl_",      "__rustc"};
+    static const char *const wrappers[] = {"malloc", "calloc", "realloc"}; /* inlined ones, as in the loader */
+    for (size_t i = 0; i < sizeof wrappers / sizeof wrappers[0]; i++)
+        if (strcmp(function, wrappers[i]) == 0) return true;
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
         if (strncmp(function, prefixes[i], strlen(prefixes[i])) == 0) return true;
     return false;
+}
+
+static bool is_variable(const ms_sites_row_t *site) {
+    return site->kind != NULL && strcmp(site->kind, "variable") == 0;
 }
 
 /* A C++ name without its parameters and template arguments, for a narrow column. */
@@ -116,12 +123,11 @@ static char *frame_text(const ms_symbols_row_t *row, bool full) {
 }
 
 static char *site_name(const ms_model_t *model, const ms_sites_row_t *site) {
-    const char *kind = site->kind == NULL ? "" : site->kind;
-    if (strcmp(kind, "variable") == 0)
+    if (is_variable(site))
         return ms_format("%s%s%s in %s %s:%llu", site->type != NULL ? site->type : "", site->type != NULL ? " " : "",
                          site->variable != NULL ? site->variable : "?", site->function != NULL ? site->function : "?",
                          site->file != NULL ? ms_base_name(site->file) : "?", (unsigned long long)site->line);
-    if (strcmp(kind, "other") == 0) return ms_format("(further sites together)");
+    if (site->kind != NULL && strcmp(site->kind, "other") == 0) return ms_format("(further sites together)");
     ms_place_t place;
     const ms_symbols_row_t *row = telling_symbol(model, site, &place);
     return row == NULL ? ms_format("(site not recorded)") : frame_text(row, false);
@@ -200,7 +206,8 @@ static char *most_of(const ms_model_t *model) {
     ms_sort_t sort = ms_telling_sort(model);
     const ms_sites_row_t **sites = sorted_sites(model, sort);
     char *text = NULL;
-    if (model->sites.count > 0 && sites[0]->stack.count > 0 && sort_key(sites[0], sort) > 0) {
+    if (model->sites.count > 0 && (sites[0]->stack.count > 0 || is_variable(sites[0])) &&
+        sort_key(sites[0], sort) > 0) {
         uint64_t whole = sort == MS_SORT_LIVE ? totals->live_bytes : totals->allocated_bytes;
         uint64_t part = sort_key(sites[0], sort);
         char *name = site_name(model, sites[0]);
@@ -222,18 +229,18 @@ void ms_print_headline(FILE *out, const ms_model_t *model) {
     const ms_process_row_t *process = model->process.rows;
     const ms_totals_row_t *totals = model->totals.rows;
     char *end = ending(model), *most = most_of(model);
-    char *error = totals->peak_error_bytes == 0
-                      ? ms_format("%s", "")
-                      : ms_format(" (+- %s)", ms_text_bytes(totals->peak_error_bytes).text);
+    char *error = totals->peak_error_bytes == 0 ? ms_format("%s", "")
+                                                : ms_format(" (+- %s)", ms_text_bytes(totals->peak_error_bytes).text);
     print_safe(out, 0,
                ms_format("%s (pid %llu) %s after %s. It allocated %s in %s block%s and held %s at its peak%s; %s in %s "
                          "block%s %s live when the snapshot was taken.%s",
                          process->name != NULL ? process->name : "?", (unsigned long long)process->pid, end,
-                         ms_text_duration(process->elapsed_ns).text, ms_text_bytes(totals->allocated_bytes).text,
-                         ms_text_count(totals->allocated_blocks).text, plural(totals->allocated_blocks),
-                         ms_text_bytes(totals->peak_bytes).text, error, ms_text_bytes(totals->live_bytes).text,
-                         ms_text_count(totals->live_blocks).text, plural(totals->live_blocks),
-                         totals->live_blocks == 1 ? "was" : "were", most));
+                         process->elapsed_ns == 0 ? "less than a tick of its clock"
+                                                  : ms_text_duration(process->elapsed_ns).text,
+                         ms_text_bytes(totals->allocated_bytes).text, ms_text_count(totals->allocated_blocks).text,
+                         plural(totals->allocated_blocks), ms_text_bytes(totals->peak_bytes).text, error,
+                         ms_text_bytes(totals->live_bytes).text, ms_text_count(totals->live_blocks).text,
+                         plural(totals->live_blocks), totals->live_blocks == 1 ? "was" : "were", most));
     free(error);
     free(end);
     free(most);
@@ -461,8 +468,12 @@ void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t so
     if (shown == 0) return;
     const ms_sites_row_t **sites = sorted_sites(model, sort);
     ms_text_table_t *table = ms_text_table_new(header, 4);
-    for (size_t i = 0; i < shown; i++) site_row(table, model, sites[i]);
-    fprintf(out, "\nSites by %s (~: estimated from samples)\n", sort_words(sort));
+    bool estimated = false;
+    for (size_t i = 0; i < shown; i++) {
+        site_row(table, model, sites[i]);
+        estimated |= sites[i]->estimated;
+    }
+    fprintf(out, "\nSites by %s%s\n", sort_words(sort), estimated ? " (~: estimated from samples)" : "");
     ms_text_table_print(table, out, 0, ms_text_terminal_width(out));
     print_more(out, shown, model->sites.count, "sites");
     free(sites);

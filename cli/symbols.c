@@ -233,10 +233,11 @@ static void add_row(ms_symbol_job_t *job, ms_symbols_row_t row) {
     job->rows[job->row_count++] = row;
 }
 
-static bool keep_known_rows(ms_symbol_job_t *job, uint64_t pc) {
+/* `nameless`: also when the file knows no more than the module. */
+static bool keep_known_rows(ms_symbol_job_t *job, uint64_t pc, bool nameless) {
     size_t count;
     const ms_symbols_row_t *rows = ms_symbols_of(&job->file->model, pc, &count);
-    if (rows == NULL || rows[0].function == NULL) return false;
+    if (rows == NULL || (rows[0].function == NULL && !nameless)) return false;
     for (size_t i = 0; i < count; i++) add_row(job, rows[i]);
     return true;
 }
@@ -244,7 +245,7 @@ static bool keep_known_rows(ms_symbol_job_t *job, uint64_t pc) {
 static void name_pc(ms_symbol_job_t *job, uint64_t pc) {
     ms_frame_t frames[MS_INLINE_DEPTH];
     const ms_modules_row_t *row = module_at(job, pc);
-    if (keep_known_rows(job, pc)) return;
+    if (keep_known_rows(job, pc, row == NULL)) return;
     if (row == NULL) {
         add_row(job, (ms_symbols_row_t){.pc = pc, .offset = pc});
         return;

@@ -239,12 +239,14 @@ static void measure(ms_text_table_t *table, size_t *widths, size_t available) {
 }
 
 static void print_row(ms_text_table_t *table, FILE *out, size_t row, const size_t *widths) {
-    for (size_t i = 0; i < table->columns; i++) {
+    size_t columns = table->columns;
+    while (columns > 1 && *cell_text(table, row * table->columns + columns - 1) == '\0') columns--;
+    for (size_t i = 0; i < columns; i++) {
         size_t cell = row * table->columns + i;
         shorten(table->cell[cell] + (row == 0), widths[i]);
         const char *text = cell_text(table, cell);
         int padding = (int)(widths[i] - ms_text_width(text));
-        bool last = i + 1 == table->columns;
+        bool last = i + 1 == columns;
         if (mark_of(table, i) == '>')
             fprintf(out, "%*s%s", padding, "", text);
         else

@@ -60,7 +60,7 @@ class Case(unittest.TestCase):
 
 
 def escape(value):
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, range)):
         return ",".join(str(number) for number in value)
     value = os.fsencode(value) if isinstance(value, str) else str(int(value)).encode()
     return "".join(chr(c) if 32 <= c < 127 and c != 92 else f"\\x{c:02x}" for c in value)

@@ -318,6 +318,19 @@ class Show(Case):
         self.assertIn("live about 2.0 KiB +- 1.0 KiB", text)
         self.assertIn("3 samples", text)
 
+    def test_telling_function(self):
+        """A table names the first function that does not merely pass a request on, short, and its callers."""
+        names = ["malloc", "operator new(unsigned long)", "std::vector<int, std::allocator<int> >::reserve(unsigned long)",
+                 "shop::Cart<Item>::fill(std::map<int, int> const&)", None, "serve(int)", "main"]
+        rows = [("symbols", {"pc": i + 1, "module": "shop", "line": i, **({"function": n, "file": f"/src/f{i}.cc"} if n else {})})
+                for i, n in enumerate(names)]
+        rows += [("sites", {"id": 1, "kind": "stack", "stack": range(1, len(names) + 1), "live_bytes": 1500, "allocated_bytes": 1500})]
+        text = self.show(PLAIN + rows)
+        self.assertIn("live, 1.5 KiB (75.0%), comes from shop::Cart::fill f3.cc:3.", " ".join(text.split()))
+        self.assertIn("\n  1. shop::Cart::fill f3.cc:3\n", text)
+        self.assertIn("\n      std::vector<int, std::allocator<int> >::reserve(unsigned long) /src/f2.cc:2\n", text)
+        self.assertIn("\n      shop+0x0\n", text)
+
     def test_variables(self):
         text = self.show(PLAIN + [("sites", {"id": 1, "kind": "variable", "variable": "cart", "type": "Order *",
                                              "function": "fill", "file": "/src/shop.c", "line": 12, "live_bytes": 5})])
