@@ -128,7 +128,7 @@ int support_main(support_suite_t *suite, const char *const *modes) {
     bool good = true;
     for (const char *const *backend = support_backends(); *backend; backend++)
         for (const char *const *mode = modes; *mode; mode++) {
-            char conf[64];
+            char conf[128];
             snprintf(conf, sizeof conf, "backend:%s,mode:%s", *backend, *mode);
             good &= run_under(conf);
         }

@@ -289,7 +289,7 @@ static char *find_neighbours(size_t size) {
 
 static void write_behind(char *block, size_t bytes) {
     target = block + malloc_usable_size(block);
-    for (size_t i = 0; i < bytes; i++) target[i] = (char)~target[i];
+    for (size_t i = 0; i < bytes; i++) target[i] = (char)(bytes == 1 ? ~target[i] : 'A' + (char)i);
 }
 
 static void overflow_into_next(intptr_t bytes) {

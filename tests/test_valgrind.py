@@ -1,0 +1,72 @@
+"""Valgrind's count of a program's allocations, frees and bytes is the truth for programs of Debian: ours, with the
+library preloaded, must be the same to the last byte. Programs that copy their environment would see different variables,
+so the ones here do not."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+LIBRARY = os.environ["MEMSCOPE_LIB"]
+WORK = os.path.join(os.environ["top_srcdir"], "tests", "workloads")
+SQL = "CREATE TABLE t(a, b); INSERT INTO t VALUES(1, 'x'), (2, 'y'); SELECT a, hex(b) FROM t ORDER BY b DESC; SELECT * FROM none;"
+PROGRAMS = [
+    ["ls", "-l", "/usr/lib"],
+    ["sort", os.path.join(WORK, "work.sql")],
+    ["grep", "-rn", "numbers", WORK],
+    ["sed", "-n", "s/[a-z]*(i.*)/x/p", os.path.join(WORK, "work.sql")],
+    ["sqlite3", ":memory:", SQL],
+    ["lua5.4", os.path.join(WORK, "small.lua")],
+    ["jq", "-n", "[range(300)] | map(tostring) | add | length"],
+    ["xz", "-c", os.path.join(WORK, "work.py")],
+]
+
+
+def environment(**extra):
+    """The same few variables for both, so that what libc makes of them is the same."""
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": "/nonexistent", **extra}
+
+
+def valgrind_counts(command, directory):
+    log = os.path.join(directory, "valgrind")
+    subprocess.run(["valgrind", "--run-libc-freeres=no", "--run-cxx-freeres=no", f"--log-file={log}", *command], check=False,
+                   env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
+    with open(log, encoding="utf-8") as file:
+        found = re.search(r"total heap usage: ([\d,]+) allocs, ([\d,]+) frees, ([\d,]+) bytes", file.read())
+    return tuple(int(number.replace(",", "")) for number in found.groups())
+
+
+def our_counts(command, directory, mode):
+    output = os.path.join(directory, "ours.json")
+    subprocess.run(command, env=environment(LD_PRELOAD=LIBRARY, MEMSCOPE_CONF=f"mode:{mode},output:{output},formats:json"),
+                   stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=240)
+    with open(output, encoding="utf-8") as file:
+        totals = json.load(file)["totals"]
+    os.remove(output)
+    return totals["allocated_blocks"], totals["freed_blocks"], totals["allocated_bytes"]
+
+
+def main():
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed")
+        return 77
+    passed = failed = 0
+    for command in PROGRAMS:
+        if shutil.which(command[0]) is None:
+            print(f"skipped: {command[0]} is not installed")
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            truth = valgrind_counts(command, directory)
+            for mode in ("exact", "hybrid", "task", "sampled"):
+                ours = our_counts(command, directory, mode)
+                passed, failed = passed + (ours == truth), failed + (ours != truth)
+                if ours != truth:
+                    print(f"FAILED: {command[0]}, mode:{mode}: blocks, frees, bytes {ours}, valgrind {truth}")
+    print(f"{passed} passed, {failed} failed")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
