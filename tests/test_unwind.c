@@ -88,13 +88,14 @@ static void read_back(uint32_t site, frames_t *frames) {
     for (unsigned i = 0; i < frames->count; i++) frames->pcs[i] = pcs[i];
 }
 
-static void take_with_libunwind(uintptr_t pc, frames_t *frames) {
+/* False: libunwind does not find pc at all. */
+static bool take_with_libunwind(uintptr_t pc, frames_t *frames) {
     static __thread void *raw[20000];
     int taken = unw_backtrace(raw, 20000), first = 0;
     while (first < taken && (uintptr_t)raw[first] != pc) first++;
-    ck_assert_int_lt(first, taken);
     frames->count = 0;
     for (int i = first; i < taken && frames->count < depth_limit; i++) frames->pcs[frames->count++] = (uintptr_t)raw[i];
+    return first < taken;
 }
 
 /* Takes and compares the stack that starts with the caller. */
@@ -107,7 +108,7 @@ static __attribute__((noinline)) void take(void) {
     read_back(ms_unwind_site(state, pc, sp, fp, depth_limit), &site);
     walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, depth_limit, &end);
     ck_assert_int_eq(errno, 77);
-    take_with_libunwind(pc, &other);
+    ck_assert(take_with_libunwind(pc, &other));
     check_equal("site and walk", &site, &walk, end);
     check_equal("walk and libunwind", &walk, &other, end);
     compared++;
@@ -281,25 +282,30 @@ START_TEST(signal_frames) {
 END_TEST
 
 /* A signal at every instruction of some code: prologues, epilogues, procedure linkage table, lazy binding, vDSO, and
- * the hand-written parts of libc. The oracle's own failures (it says so) are not ours. */
-static uint64_t stepped, stepped_short;
+ * the hand-written parts of libc. */
+static struct {
+    uint64_t instructions, wrong;
+    frames_t walk, other; /* of the first wrong one; asserting in the handler would disturb what is stepped through */
+    ms_unwind_end_t end;
+} stepped;
 
 static void on_step(int number, siginfo_t *info, void *context) {
     (void)number, (void)info;
-    frames_t walk, other;
+    static frames_t walk, other;
     ms_unwind_end_t end;
     uintptr_t pc, sp, fp;
     MS_UNWIND_CALLER(pc, sp, fp); /* the frame that returns from the signal */
     walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, depth_limit, &end);
-    take_with_libunwind(pc, &other);
-    ck_assert_uint_ge(walk.count, 2);
-    ck_assert_uint_eq(walk.pcs[1], (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]);
-    stepped++;
-    if (end != MS_UNWIND_END_root) {
-        stepped_short++; /* the CFA in a register this unwinder does not follow */
-        if (walk.count < other.count) other.count = walk.count;
+    bool found = take_with_libunwind(pc, &other);
+    bool right = found && end == MS_UNWIND_END_root && walk.count == other.count && walk.count >= 2 &&
+                 memcmp(walk.pcs, other.pcs, walk.count * sizeof(walk.pcs[0])) == 0 &&
+                 walk.pcs[1] == (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    if (!right && stepped.wrong++ == 0) {
+        stepped.walk = walk;
+        stepped.other = other;
+        stepped.end = end;
     }
-    check_equal("at an instruction: walk and libunwind", &walk, &other, end);
+    stepped.instructions++;
 }
 
 /* Not inlined and with a frame pointer, so that the pushes in here do not disturb what .eh_frame says. */
@@ -336,8 +342,9 @@ START_TEST(every_instruction) {
     set_trap_flag(true);
     work_to_step_through();
     set_trap_flag(false);
-    ck_assert_uint_gt(stepped, 1000);
-    ck_assert_uint_eq(stepped_short, 0);
+    ck_assert_uint_gt(stepped.instructions, 1000);
+    check_equal("at an instruction: walk and libunwind", &stepped.walk, &stepped.other, stepped.end);
+    ck_assert_uint_eq(stepped.wrong, 0);
 }
 END_TEST
 
@@ -391,7 +398,7 @@ END_TEST
 START_TEST(a_capture_left_by_longjmp) {
     start();
     ms_unwind_end_t end;
-    take();
+    level_large(0, 1);                                          /* a capture from further down */
     state->busy = (uintptr_t)__builtin_frame_address(0) - 2000; /* what longjmp out of a handler leaves */
     ck_assert_uint_gt(take_ours(&end), 2);
     ck_assert_uint_eq(state->stats.ends[MS_UNWIND_END_reentered], 0);
@@ -629,7 +636,7 @@ static __attribute__((noinline)) void own_frame(unsigned left, uintptr_t caller)
         ck_assert(ms_unwind_to(state, caller, &pc, &sp, &fp));
         ck_assert_uint_eq(pc, caller);
         read_back(ms_unwind_site(state, pc, sp, fp, DEPTH), &site);
-        take_with_libunwind(caller, &other);
+        ck_assert(take_with_libunwind(caller, &other));
         check_equal("from the caller on", &site, &other, MS_UNWIND_END_root);
         compared++;
     }
@@ -834,6 +841,19 @@ START_TEST(no_memory) {
 }
 END_TEST
 
+/* ThreadSanitizer delivers signals late, and libunwind's end of a thread crashes in its mutexes. */
+#if defined(__SANITIZE_THREAD__)
+#define THREADS_SANITIZED 1
+#elif defined(__has_feature)
+#define THREADS_SANITIZED __has_feature(thread_sanitizer)
+#else
+#define THREADS_SANITIZED 0
+#endif
+
+static bool runs_here(const TTest *test) {
+    return !THREADS_SANITIZED || (test != every_instruction && test != hundred_threads);
+}
+
 int main(void) {
     static const TTest *const *const tests[] = {&every_kind_of_frame,
                                                 &deep_recursion_keeps_the_innermost_frames,
@@ -858,6 +878,7 @@ int main(void) {
                                                 &no_memory};
     Suite *suite = suite_create("unwind");
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        if (!runs_here(*tests[i])) continue;
         TCase *tcase = tcase_create((*tests[i])->name);
         tcase_set_timeout(tcase, 300);
         tcase_add_test(tcase, *tests[i]);
