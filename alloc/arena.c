@@ -51,10 +51,10 @@ ms_flow_t ms_arena_flow(const ms_arena_t *arena) {
 
 /* ---- lists and slabs */
 
-/* Longest list kept: 32 KiB of blocks, at least 8 and at most 256. */
+/* Longest list kept: 128 KiB of blocks, at least 8 and at most 2048. */
 static int64_t list_limit(uint32_t class) {
-    int64_t blocks = 32768 / (int64_t)ms_class_stride(class);
-    return blocks < 8 ? 8 : blocks > 256 ? 256 : blocks;
+    int64_t blocks = 131072 / (int64_t)ms_class_stride(class);
+    return blocks < 8 ? 8 : blocks > 2048 ? 2048 : blocks;
 }
 
 static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
@@ -340,6 +340,7 @@ static void decay(void) {
     if (!atomic_compare_exchange_strong(&next_ns, &due, now + 250000000)) return;
     ms_slab_decay(now);
     ms_large_decay(now);
+    ms_backend_decay();
 }
 
 void ms_arena_settle(ms_arena_t *arena) {

@@ -16,10 +16,15 @@ static void system_release(void *start, size_t bytes, size_t alignment) {
     ms_os_unmap(start, bytes);
 }
 
-static void system_trim(void) {}
+static void nothing(void) {}
 static uint64_t system_resident(void) { return MS_NULL; }
 
-const ms_backend_t ms_backend_system = {"system", system_allocate, system_release, system_trim, system_resident, NULL};
+const ms_backend_t ms_backend_system = {.name = "system",
+                                        .allocate = system_allocate,
+                                        .release = system_release,
+                                        .decay = nothing,
+                                        .trim = nothing,
+                                        .resident = system_resident};
 
 static const ms_backend_t *const backends[MS_BACKEND_COUNT] = {
 #if MS_HAVE_JEMALLOC
@@ -53,6 +58,12 @@ void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alig
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment) {
     ms_lock(MS_LOCK_BACKEND);
     backend->release(start, bytes, alignment);
+    ms_unlock(MS_LOCK_BACKEND);
+}
+
+void ms_backend_decay(void) {
+    ms_lock(MS_LOCK_BACKEND);
+    ms_backend_current()->decay();
     ms_unlock(MS_LOCK_BACKEND);
 }
 

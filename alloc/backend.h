@@ -14,6 +14,7 @@ typedef struct ms_backend {
      * NULL when there is no memory. */
     void *(*allocate)(size_t bytes, size_t alignment);
     void (*release)(void *start, size_t bytes, size_t alignment);
+    void (*decay)(void);          /* lets its purge clock tick: one that sees few calls hardly does on its own */
     void (*trim)(void);           /* gives idle pages back to the system now */
     uint64_t (*resident)(void);   /* resident bytes it holds, MS_NULL where it cannot tell */
     bool (*prepare)(void);        /* makes it usable; false: not available here. NULL: always usable */
@@ -32,6 +33,7 @@ void ms_backend_select(const ms_backend_t *backend);
 void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment);
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment);
 void ms_backend_trim(void);
+void ms_backend_decay(void);
 
 /* Around fork(), with MS_LOCK_BACKEND held. */
 void ms_backend_before_fork(void);

@@ -42,9 +42,15 @@ static void mimalloc_release(void *start, size_t bytes, size_t alignment) {
     mi.free(start);
 }
 
+static void mimalloc_decay(void) { mi.collect(false); }
 static void mimalloc_trim(void) { mi.collect(true); }
 static uint64_t mimalloc_resident(void) { return MS_NULL; }
 
-const ms_backend_t ms_backend_mimalloc = {"mimalloc",         mimalloc_allocate, mimalloc_release, mimalloc_trim,
-                                          mimalloc_resident, mimalloc_prepare};
+const ms_backend_t ms_backend_mimalloc = {.name = "mimalloc",
+                                          .allocate = mimalloc_allocate,
+                                          .release = mimalloc_release,
+                                          .decay = mimalloc_decay,
+                                          .trim = mimalloc_trim,
+                                          .resident = mimalloc_resident,
+                                          .prepare = mimalloc_prepare};
 #endif

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define CACHE_SLOTS 64
-#define CACHE_BYTES ((size_t)32 << 20)    /* at least this much may be kept */
-#define DECAY_NS 1000000000u              /* and for this long */
+/* The cache has a bin for each size that rounded() can give. */
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
+#define CACHE_MIN_EXPONENT 15
+#define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
+#define CACHE_BYTES ((size_t)32 << 20)     /* at least this much may be kept */
+#define DECAY_NS 1000000000u               /* and for this long */
 #define RECENT 64
 
 static struct {
@@ -17,12 +19,9 @@ static struct {
     size_t bucket_count;  /* a power of two */
     ms_large_t *unused;   /* descriptors */
     ms_large_totals_t totals;
-    struct {
-        size_t mapped;
-        uint64_t freed_ns;
-        ms_large_t *block;
-    } cache[CACHE_SLOTS]; /* oldest first */
-    size_t cache_count;
+    ms_large_t *bins[BINS];            /* newest first */
+    uint64_t filled[(BINS + 63) / 64]; /* bit per bin that is not empty */
+    ms_large_t *newest, *oldest;       /* of the cache */
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
 } large; /* MS_LOCK_LARGE */
@@ -104,63 +103,71 @@ static void give_back(const ms_large_t *block) {
         ms_os_unmap(block->base, block->mapped);
 }
 
-/* The best fit of the cache: at most a quarter larger than asked for. */
-static ms_large_t *cache_take(size_t bytes) {
-    size_t best = CACHE_SLOTS, limit = bytes + bytes / 4;
-    for (size_t i = large.cache_count; i-- > 0;)
-        if (large.cache[i].mapped >= bytes && large.cache[i].mapped <= limit) {
-            best = i;
-            limit = large.cache[i].mapped - 1; /* only a better fit from here; among equals the newest: it is warm */
-        }
-    if (best == CACHE_SLOTS) return NULL;
-    ms_large_t *block = large.cache[best].block;
+static uint32_t bin_of(size_t mapped) {
+    uint32_t exponent = 63 - (uint32_t)__builtin_clzll(mapped);
+    if (exponent < CACHE_MIN_EXPONENT) return 0;
+    return (exponent - CACHE_MIN_EXPONENT) * 8 + (uint32_t)(mapped >> (exponent - 3) & 7);
+}
+
+static void cache_remove(ms_large_t *block) {
+    uint32_t bin = bin_of(block->mapped);
+    *(block->previous ? &block->previous->next : &large.bins[bin]) = block->next;
+    if (block->next) block->next->previous = block->previous;
+    if (!large.bins[bin]) large.filled[bin / 64] &= ~((uint64_t)1 << bin % 64);
+    *(block->older ? &block->older->newer : &large.oldest) = block->newer;
+    *(block->newer ? &block->newer->older : &large.newest) = block->older;
     large.totals.cached_bytes -= block->mapped;
-    large.cache_count--;
-    memmove(&large.cache[best], &large.cache[best + 1], (large.cache_count - best) * sizeof large.cache[0]);
-    return block;
+}
+
+static void cache_insert(ms_large_t *block) {
+    uint32_t bin = bin_of(block->mapped);
+    block->freed_ns = ms_os_monotonic_ns();
+    block->zeroed = false;
+    block->previous = NULL;
+    block->next = large.bins[bin];
+    if (block->next) block->next->previous = block;
+    large.bins[bin] = block;
+    large.filled[bin / 64] |= (uint64_t)1 << bin % 64;
+    block->newer = NULL;
+    block->older = large.newest;
+    *(large.newest ? &large.newest->newer : &large.oldest) = block;
+    large.newest = block;
+    large.totals.cached_bytes += block->mapped;
 }
 
 static void cache_drop_oldest(void) {
-    ms_large_t *block = large.cache[0].block;
-    large.totals.cached_bytes -= block->mapped;
-    large.cache_count--;
-    memmove(&large.cache[0], &large.cache[1], large.cache_count * sizeof large.cache[0]);
+    ms_large_t *block = large.oldest;
+    cache_remove(block);
     give_back(block);
     descriptor_free(block);
 }
 
+/* The newest block, it is warm, of the first bin that fits: at most a quarter larger than asked for. */
+static ms_large_t *cache_take(size_t bytes) {
+    if (bytes > CACHE_BLOCK_MAX) return NULL;
+    uint32_t first = bin_of(rounded(bytes));
+    for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++)
+        if (large.filled[bin / 64] >> bin % 64 & 1) {
+            ms_large_t *block = large.bins[bin];
+            cache_remove(block);
+            return block;
+        }
+    return NULL;
+}
+
 static void cache_put(ms_large_t *block) {
-    size_t budget = large.totals.live_mapped_bytes / 4;
+    size_t budget = large.totals.live_mapped_bytes / 2;
     if (budget < CACHE_BYTES) budget = CACHE_BYTES;
-    if (block->mapped > CACHE_BLOCK_MAX || block->mapped > budget) {
+    if (block->mapped > CACHE_BLOCK_MAX || block->mapped != rounded(block->mapped)) {
         give_back(block);
         descriptor_free(block);
         return;
     }
-    while (large.cache_count == CACHE_SLOTS || (large.cache_count && large.totals.cached_bytes + block->mapped > budget))
-        cache_drop_oldest();
-    block->zeroed = false;
-    large.cache[large.cache_count].mapped = block->mapped;
-    large.cache[large.cache_count].freed_ns = ms_os_monotonic_ns();
-    large.cache[large.cache_count++].block = block;
-    large.totals.cached_bytes += block->mapped;
-}
-
-/* The heap grows by this much: as much of the cache goes, oldest first. So the cache serves programs whose heap breathes
- * and does not raise the peak of those whose heap grows. */
-static void shed(size_t bytes) {
-    size_t target = large.totals.cached_bytes > bytes ? large.totals.cached_bytes - bytes : 0;
-    while (large.cache_count && large.totals.cached_bytes > target) cache_drop_oldest();
-}
-
-void ms_large_shed(size_t bytes) {
-    ms_lock(MS_LOCK_LARGE);
-    shed(bytes);
-    ms_unlock(MS_LOCK_LARGE);
+    cache_insert(block);
+    while (large.totals.cached_bytes > budget) cache_drop_oldest();
 }
 
 static bool map_new(ms_large_t *block, size_t bytes) {
-    shed(bytes);
     bool direct = bytes >= MS_DIRECT_MIN;
     block->mapped = rounded(bytes);
     block->backend = direct ? NULL : ms_backend_current();
@@ -263,13 +270,13 @@ bool ms_large_recently_freed(const void *payload) {
 
 void ms_large_trim(void) {
     ms_lock(MS_LOCK_LARGE);
-    while (large.cache_count) cache_drop_oldest();
+    while (large.oldest) cache_drop_oldest();
     ms_unlock(MS_LOCK_LARGE);
 }
 
 void ms_large_decay(uint64_t now_ns) {
     ms_lock(MS_LOCK_LARGE);
-    while (large.cache_count && large.cache[0].freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
+    while (large.oldest && large.oldest->freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
     ms_unlock(MS_LOCK_LARGE);
 }
 

@@ -9,7 +9,7 @@
  *     base + mapped                   end
  *
  * Up to 1 MiB the memory comes from the backing, above it is a mapping of its own that mremap() can grow. Freed memory
- * is kept in a cache for a second, at most a quarter of the live large memory or 32 MiB. Everything belongs to MS_LOCK_LARGE. */
+ * stays in a cache for a second, at most half as much as is live or 32 MiB. Everything belongs to MS_LOCK_LARGE. */
 #ifndef MS_ALLOC_LARGE_H
 #define MS_ALLOC_LARGE_H
 
@@ -31,7 +31,10 @@ typedef struct ms_large {
     uint32_t sample_site;        /* stack of a sampled block, 0: not sampled */
     double sample_weight;        /* blocks it stands for */
     bool zeroed;                 /* fresh from the system: all zero */
-    struct ms_large *next;       /* in its hash chain, or among unused descriptors */
+    struct ms_large *next;       /* in its hash chain, its bin of the cache, or among unused descriptors */
+    struct ms_large *previous;   /* in its bin */
+    struct ms_large *older, *newer; /* in the cache, by time of freeing */
+    uint64_t freed_ns;           /* in the cache: since when */
 } ms_large_t;
 
 /* A block that is in the table, header not yet written; NULL with errno ENOMEM. size <= PTRDIFF_MAX. */
@@ -53,7 +56,6 @@ bool ms_large_resize(ms_large_t *block, size_t size);
 bool ms_large_recently_freed(const void *payload);
 
 void ms_large_trim(void); /* empties the cache */
-void ms_large_shed(size_t bytes);     /* the heap grew elsewhere: as much of the cache goes */
 void ms_large_decay(uint64_t now_ns); /* gives back what has been in the cache for a second */
 
 typedef struct ms_large_totals {
