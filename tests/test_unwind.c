@@ -205,7 +205,7 @@ START_TEST(deep_recursion_keeps_the_innermost_frames) {
     start();
     depth_limit = 64;
     recurse(1000);
-    depth_limit = MS_UNWIND_MAX_DEPTH - 48;
+    depth_limit = DEPTH;
     recurse(1000);
     depth_limit = 1;
     recurse(10);

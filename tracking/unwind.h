@@ -35,7 +35,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MS_UNWIND_MAX_DEPTH 248u /* frames of a stack at most; max_depth is clamped to it */
+#define MS_UNWIND_MAX_DEPTH 256u /* frames of a stack at most; max_depth is clamped to it */
 
 /* Why a walk ended. All but ROOT leave a stack cut short. */
 #define MS_UNWIND_ENDS(X)                                                                                    \
@@ -100,7 +100,7 @@ typedef struct ms_unwind_thread {
     ms_unwind_path_t paths[MS_UNWIND_PATHS];
     ms_unwind_frame_t frames[MS_UNWIND_MAX_DEPTH];
 } ms_unwind_thread_t;
-_Static_assert(sizeof(ms_unwind_thread_t) <= 8192 + 512, "about two pages; only touched as deep as stacks are");
+_Static_assert(sizeof(ms_unwind_thread_t) <= 8192 + 768, "about two pages; only touched as deep as stacks are");
 
 /* Once, in the library's initialisation, while the process has one thread: maps the table of rows (512 KiB of address
  * space, touched as used). False: no memory, captures then hold the caller alone. */
