@@ -284,11 +284,11 @@ static void send_home(ms_arena_t *freer, ms_arena_t *owner, void *payload, uint6
 
 /* ---- counting */
 
-/* Bytes until the next look at peaks: 1/64 of the live heap between 16 and 128 KiB, which bounds the error of the peak.
+/* Bytes until the next look at peaks: 1/64 of the live heap between 32 and 128 KiB, which bounds the error of the peak.
  * Below 0: every call is looked at. */
 static int64_t quantum(ms_arena_t *arena) {
     int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
-    arena->untasked_quantum = arena->always_slow ? -1 : part < 16384 ? 16384 : part > 131072 ? 131072 : part;
+    arena->untasked_quantum = arena->always_slow ? -1 : part < 32768 ? 32768 : part > 131072 ? 131072 : part;
     bool tasked = ms_word0_task(arena->word0) != MS_TASK_NONE && !arena->always_slow;
     return tasked ? ms_task_quantum(arena) : arena->untasked_quantum;
 }
@@ -349,10 +349,9 @@ void ms_arena_settle(ms_arena_t *arena) {
     ms_task_settle(arena);
     uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes;
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
-    if (!arena->always_slow || ++arena->settles % 64 == 0) {
-        ms_arena_dress(arena);
-        decay();
-    }
+    if (++arena->settles % 16 != 0) return; /* clocks cost more than all of the above */
+    ms_arena_dress(arena);
+    decay();
 }
 
 /* The countdown has run out with the block now asked for. True: it is sampled. */
@@ -488,13 +487,26 @@ static void *allocate(request_t *request) {
     return payload;
 }
 
+/* malloc gives no caller, to save the load, and ends in a jump to here: the return address is its caller's. */
+#define CALLER_OR(given) ((given) ? (given) : __builtin_return_address(0))
+
 MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = CALLER_OR(caller)};
     return allocate(&request);
 }
 
+__attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, void *caller) {
+    caller = CALLER_OR(caller);
+    if (ms_unlikely(size > MS_SMALL_MAX)) return ms_allocate_slow(size, origin, caller);
+    bool due;
+    const uint64_t flags = (uint64_t)MS_FLAG_MEDIUM << MS_FACTS_FLAGS_SHIFT;
+    void *payload = ms_take_plain(ms_arena_current, size, ms_class_of(size), origin, flags, &due);
+    if (ms_likely(payload != NULL)) return payload;
+    return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
+}
+
 MS_COLD void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = CALLER_OR(caller)};
     return allocate_counted(ms_arena_current, &request);
 }
 
@@ -626,7 +638,7 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
     ms_release_memory(arena, block);
 }
 
-static void release_checked(void *payload, ms_origin_t origin, size_t size) {
+static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t size) {
     if (!payload) return;
     int saved = errno;
     ms_block_facts_t block;
@@ -640,7 +652,23 @@ static void release_checked(void *payload, ms_origin_t origin, size_t size) {
     errno = saved;
 }
 
-MS_COLD void ms_release_slow(void *payload, ms_origin_t origin) { release_checked(payload, origin, MS_SIZE_UNSAID); }
+/* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
+static inline bool release_medium(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if ((uintptr_t)payload - ms_heap_low >= ms_heap_span || (uintptr_t)payload & 15) return false;
+    const ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = ms_open(header);
+    if (header->word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != (arena->expect[origin] | MS_FLAG_MEDIUM) ||
+        arena->expect[origin] == 0)
+        return false;
+    size_t size = ms_facts_size(facts);
+    ms_give_plain(arena, payload, size, ms_class_of(size));
+    return true;
+}
+
+__attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
+    if (!release_medium(payload, origin)) release_checked(payload, origin, MS_SIZE_UNSAID);
+}
 
 MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
     release_checked(payload, origin, size);
@@ -713,11 +741,42 @@ static void retag(void *payload, uint32_t site) {
     ms_site_retag(&block, site);
 }
 
+/* A plain block of the fast path's sizes, of this thread and of the current task: what free() would take the short way.
+ * It stays if its class does, else moves. NULL: not such a block, or something is due; nothing was changed. */
+static inline void *resize_plain(void *payload, size_t size, ms_origin_t origin, void *caller) {
+    ms_arena_t *arena = ms_arena_current;
+    if (size > MS_FAST_MAX || (uintptr_t)payload - ms_heap_low >= ms_heap_span) return NULL;
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t facts = ms_open(header), word0 = header->word0;
+    if (word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != arena->expect[origin]) return NULL;
+    size_t old_size = ms_facts_size(facts);
+    uint32_t class = ms_class_of_fast(old_size);
+    if (ms_class_of_fast(size) != class) {
+        void *fresh = ms_allocate(size, origin, caller);
+        if (ms_unlikely(!fresh)) return NULL;
+        memcpy(fresh, payload, size < old_size ? size : old_size);
+        ms_give_plain(arena, payload, old_size, class);
+        return fresh;
+    }
+    if (arena->countdown < (int64_t)size) return NULL;
+    arena->countdown -= (int64_t)size;
+    arena->allocated[class]++;
+    arena->allocated_blocks++;
+    arena->freed_before[class]++;
+    arena->freed_bytes += old_size;
+    arena->freed_blocks++;
+    header->word1 = ms_seal(arena->birth[origin] + size, word0, payload);
+    return payload;
+}
+
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
+    void *plain = resize_plain(payload, size, origin, caller);
+    if (ms_likely(plain != NULL)) return plain;
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
     if (ms_unlikely((ms_facts_flags(old.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &old, origin);
     if (ms_unlikely(size > PTRDIFF_MAX)) {
+        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
         errno = ENOMEM;
         return NULL;
     }

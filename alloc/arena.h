@@ -119,8 +119,9 @@ extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expect
 extern uintptr_t ms_heap_low, ms_heap_span;
 void ms_heap_range_include(const void *start, size_t bytes);
 
-/* `caller` is the return address of the entry point. All set errno to ENOMEM when they return NULL. */
+/* `caller` is the return address of the entry point, NULL if that ends in a jump to the function. All set errno to ENOMEM when they return NULL. */
 void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller);
+void *ms_allocate_medium(size_t size, ms_origin_t origin, void *caller); /* more than MS_FAST_MAX, or more */
 void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller);
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller);
 void *ms_callocate(size_t size, ms_origin_t origin, void *caller);
@@ -129,22 +130,33 @@ void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class);
 
-static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
-    ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_slow(size, origin, caller);
-    uint32_t class = ms_class_of_fast(size);
+/* A block off the list of its class, if there is one and nothing is due; NULL: nothing was changed, unless *due. */
+static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, uint32_t class,
+                                                                 ms_origin_t origin, uint64_t flags, bool *due) {
     void *payload = arena->free[class];
     ms_header_t *header = ms_header_of(payload);
-    if (ms_unlikely(!ms_header_is_free(header))) return ms_allocate_slow(size, origin, caller);
+    *due = false;
+    if (ms_unlikely(!ms_header_is_free(header))) return NULL;
     arena->countdown -= (int64_t)size;
-    if (ms_unlikely(arena->countdown < 0)) return ms_allocate_due(size, origin, caller);
+    if (ms_unlikely(arena->countdown < 0)) {
+        *due = true;
+        return NULL;
+    }
     arena->free[class] = (void *)header->word0;
     arena->allocated[class]++;
     arena->allocated_blocks++;
     uint64_t word0 = arena->word0;
     header->word0 = word0;
-    header->word1 = ms_seal(arena->birth[origin] + size, word0, payload);
+    header->word1 = ms_seal((arena->birth[origin] | flags) + size, word0, payload);
     return payload;
+}
+
+static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
+    if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, caller);
+    bool due;
+    void *payload = ms_take_plain(ms_arena_current, size, ms_class_of_fast(size), origin, 0, &due);
+    if (ms_likely(payload != NULL)) return payload;
+    return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
 }
 
 static inline void ms_list_push(ms_arena_t *arena, void *payload, uint32_t class) {
@@ -153,6 +165,18 @@ static inline void ms_list_push(ms_arena_t *arena, void *payload, uint32_t class
     header->word0 = next;
     header->word1 = next ^ ms_secret.free_key;
     arena->free[class] = payload;
+}
+
+/* Counts the free of a plain block and puts it on its list. */
+static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *arena, void *payload, size_t size,
+                                                                uint32_t class) {
+    arena->freed_bytes += size;
+    arena->freed_blocks++;
+    if (ms_unlikely(--arena->room[class] < 0)) {
+        ms_release_full(arena, payload, class);
+        return;
+    }
+    ms_list_push(arena, payload, class);
 }
 
 static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
@@ -168,14 +192,7 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
         return;
     }
     size_t size = ms_facts_size(facts);
-    uint32_t class = ms_class_of_fast(size);
-    arena->freed_bytes += size;
-    arena->freed_blocks++;
-    if (ms_unlikely(--arena->room[class] < 0)) {
-        ms_release_full(arena, payload, class);
-        return;
-    }
-    ms_list_push(arena, payload, class);
+    ms_give_plain(arena, payload, size, ms_class_of_fast(size));
 }
 
 /* The same for calls that name the block's size. */

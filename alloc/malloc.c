@@ -61,7 +61,7 @@ void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const 
 
 /* ---- C */
 
-void *malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, CALLER); }
+void *malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, NULL); }
 void free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void free_sized(void *payload, size_t size) { ms_release_sized(payload, MS_ORIGIN_C, size); }
@@ -106,6 +106,7 @@ static bool is_power_of_two(size_t value) { return value != 0 && (value & (value
 /* As glibc: memalign rounds an alignment that is no power of two up to one. */
 static void *aligned(size_t alignment, size_t size, void *caller) {
     if (alignment > (size_t)1 << 62) {
+        no_memory();
         errno = EINVAL;
         return NULL;
     }
@@ -205,7 +206,7 @@ int malloc_info(int options, FILE *stream) {
 
 /* ---- glibc's internal names */
 
-void *__libc_malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, CALLER); }
+void *__libc_malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, NULL); }
 void __libc_free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void __libc_cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void *__libc_calloc(size_t count, size_t size) {

@@ -181,7 +181,7 @@ static bool fill_cross_frees(ms_snapshot_t *snapshot) {
 static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t index) {
     ms_cell_t sum = ms_task_sum(index);
     if (index < MS_TASK_FIRST && sum.allocated_blocks == 0 && index != MS_TASK_NONE) return;
-    int64_t peak = atomic_load_explicit(&task->peak_bytes, memory_order_relaxed);
+    int64_t peak = ms_task_peak(task);
     bool ended = task->state == MS_TASK_ENDED;
     ms_tasks_row_t *row = ADD_ROW(snapshot, tasks);
     *row = (ms_tasks_row_t){

@@ -166,7 +166,17 @@ static void settle_untasked(ms_arena_t *arena) {
     atomic_fetch_sub_explicit(&none.live_bytes, (int64_t)freed, memory_order_relaxed);
 }
 
+/* Until there is a task, what runs outside any is the whole process, whose peak is known. The first settle after that
+ * brings everything so far. */
+static bool is_all_untasked(void) { return ms_task_index_count() == MS_TASK_FIRST; }
+
+int64_t ms_task_peak(const ms_task_t *task) {
+    bool all = task == &none && is_all_untasked();
+    return atomic_load_explicit(all ? &ms_process.peak_bytes : &task->peak_bytes, memory_order_relaxed);
+}
+
 void ms_task_settle(ms_arena_t *arena) {
+    if (is_all_untasked()) return;
     settle_untasked(arena);
     ms_flow_t flow = ms_arena_flow(arena);
     int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) -
@@ -386,7 +396,7 @@ void memscope_task_leave(memscope_token_t token) {
 
 static void fill_usage(const ms_task_t *task, uint32_t index, memscope_usage_t *usage) {
     ms_cell_t sum = ms_task_sum(index);
-    int64_t peak = atomic_load_explicit(&task->peak_bytes, memory_order_relaxed);
+    int64_t peak = ms_task_peak(task);
     *usage = (memscope_usage_t){
         .allocated_bytes = sum.allocated_bytes,
         .allocated_blocks = sum.allocated_blocks,
