@@ -21,7 +21,9 @@ static ms_unwind_thread_t state;
 static uint64_t sink;
 static const char *measured;
 
-void ms_os_purge(void *start, size_t bytes) { madvise(start, bytes, MADV_DONTNEED); }
+void ms_os_purge(void *start, size_t bytes) {
+    madvise(start, bytes, MADV_DONTNEED);
+}
 
 void *ms_os_map_metadata(size_t bytes) {
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
