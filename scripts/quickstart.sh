@@ -25,7 +25,7 @@ CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer INTEGER, day INTEGER, cen
 BEGIN;
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
 INSERT INTO customer SELECT i, printf('customer %05d', i), printf('city %03d', i * 7919 % 500) FROM n;
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800000)
 INSERT INTO purchase SELECT i, i * 104729 % 20000 + 1, i * 31 % 365, i * 7907 % 10000, printf('note %d for day %d', i, i * 31 % 365) FROM n;
 COMMIT;
 CREATE INDEX purchase_customer ON purchase(customer, day);
