@@ -172,6 +172,7 @@ static void backend_ensure(void) {
 
 /* Fills the empty list of a class; false with errno ENOMEM. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
+    ms_arena_post(arena);
     if (atomic_load_explicit(&arena->inbox, memory_order_relaxed)) {
         ms_arena_drain(arena);
         if (arena->free[class] != ms_list_end) return true;
@@ -255,6 +256,7 @@ size_t ms_arena_drain(ms_arena_t *arena) {
 }
 
 void ms_arena_flush_all(ms_arena_t *arena) {
+    ms_arena_post(arena);
     for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
         if (arena->free[class] != ms_list_end) list_flush(arena, class, 0);
         room_reset(arena, class);
@@ -265,21 +267,46 @@ void ms_arena_flush_all(ms_arena_t *arena) {
     }
 }
 
-static void send_home(ms_arena_t *freer, ms_arena_t *owner, void *payload, uint64_t facts) {
-    uint32_t class = ms_class_of(ms_facts_size(facts));
-    ms_count(&freer->remote_freed[class], 1);
-    ms_header_t *header = ms_header_of(payload);
-    uint64_t marked = facts ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
+/* Blocks for another arena are gathered and sent together: one atomic operation, on a cache line that is not ours, for up
+ * to 32 of them. What waits here is at most 64 KiB; it goes off when another owner's block comes, when a list is refilled
+ * and when the thread ends. */
+#define OUTBOX_BLOCKS 32
+#define OUTBOX_BYTES 65536
+
+void ms_arena_post(ms_arena_t *arena) {
+    ms_arena_t *owner = arena->outbox_owner;
+    if (!owner) return;
+    ms_header_t *last = ms_header_of(arena->outbox_last);
+    uint64_t facts = ms_open(last);
     void *first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
     do {
-        header->word0 = (uintptr_t)first;
-        header->word1 = ms_seal(marked, header->word0, payload);
+        last->word0 = (uintptr_t)first;
+        last->word1 = ms_seal(facts, last->word0, last + 1);
         /* release: pairs with the acquire in ms_arena_drain() */
-    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, payload, memory_order_release,
+    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, arena->outbox_first, memory_order_release,
                                                     memory_order_relaxed));
-    if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN) &&
-        freer->remote_freed[class] % 128 == 0)
-        ms_thread_visit_orphan(owner);
+    arena->outbox_owner = NULL;
+    arena->outbox_blocks = 0;
+    arena->outbox_bytes = 0;
+    if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
+}
+
+static void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload, uint64_t facts) {
+    if (arena->outbox_owner != owner) {
+        ms_arena_post(arena);
+        arena->outbox_owner = owner;
+        arena->outbox_last = payload;
+        arena->outbox_first = NULL;
+    }
+    uint32_t class = ms_class_of(ms_facts_size(facts));
+    ms_count(&arena->remote_freed[class], 1);
+    ms_header_t *header = ms_header_of(payload);
+    uint64_t marked = facts ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
+    header->word0 = (uintptr_t)arena->outbox_first;
+    header->word1 = ms_seal(marked, header->word0, payload);
+    arena->outbox_first = payload;
+    arena->outbox_bytes += ms_class_stride(class);
+    if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= OUTBOX_BYTES) ms_arena_post(arena);
 }
 
 /* ---- counting */
@@ -464,7 +491,7 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     void *payload = allocate_any(arena, request);
     if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
     if (ms_unlikely(!payload)) {
-        arena->countdown += (int64_t)request->size;
+        arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
         atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
         errno = ENOMEM;
         return NULL;

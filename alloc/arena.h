@@ -78,7 +78,9 @@ typedef struct ms_arena {
     ms_flow_t task_settled;                         /* flow already in the current task's live bytes */
     ms_flow_t settled;                              /* flow already in the process's live bytes; freed: all frees made */
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* other threads' blocks freed here, all of them */
-    uint64_t untasked_freed_bytes, untasked_settled_bytes; /* blocks of no task, freed other than the short way */
+    uint64_t untasked_freed_bytes, untasked_freed_blocks; /* blocks of no task, freed outside any, not the short way;
+                                                             they are in no cell */
+    uint64_t untasked_settled_bytes;
     uint64_t unseen_gain; /* most that live bytes can have risen between two settles, unseen */
     uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
@@ -95,6 +97,15 @@ typedef struct ms_arena {
     bool always_slow;        /* mode exact, junk, guard, quarantine: every call takes the slow path */
     uint32_t settles;        /* settles, to look at the clock now and then only */
     struct ms_unwind_thread *unwind;
+
+    /* blocks of one other arena, freed here, not yet sent home: linked by word0, newest first */
+    struct ms_arena *outbox_owner;
+    void *outbox_first, *outbox_last;
+    uint32_t outbox_blocks;
+    size_t outbox_bytes;
+
+    uint32_t foreign_code;    /* code whose cell was used last, 0: none */
+    ms_cell_t *foreign_cell;
 
     void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
     uint64_t quarantine_bytes;
@@ -234,6 +245,8 @@ void ms_arena_flush_task(ms_arena_t *arena);
 void ms_arena_settle(ms_arena_t *arena);
 void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob or task changed */
 
+/* Sends what waits in the outbox to its owner. */
+void ms_arena_post(ms_arena_t *arena);
 /* Blocks that other threads freed come home; returns how many. */
 size_t ms_arena_drain(ms_arena_t *arena);
 /* Every free block back to its slab, every empty slab to the pool. The arena's own thread, or MS_LOCK_THREADS on an orphan. */

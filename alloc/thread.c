@@ -83,6 +83,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
     arena->peak_bytes = 0;
     arena->task_id = 0;
+    arena->foreign_cell = NULL; /* it is the former thread's */
 }
 
 void ms_arena_dress(ms_arena_t *arena) {
@@ -221,21 +222,17 @@ ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread) {
     return sum;
 }
 
-void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size) {
-    ms_count(&arena->foreign_freed_bytes, size);
-    ms_count(&arena->foreign_freed_blocks, 1);
+/* The freeing thread's cell for the owner of a code, with the numbers of a former owner, who is folded, moved on. */
+static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const ms_thread_t *owner) {
     ms_thread_t *freer = arena->thread;
-    ms_thread_t *owner = ms_thread_of_code(code);
     if (!freer->freed) {
         ms_cells_t *cells = ms_os_map_metadata(sizeof *cells);
-        if (!cells) return;
+        if (!cells) return NULL;
         __atomic_store_n(&freer->freed, cells, __ATOMIC_RELEASE);
     }
-    bool shared = freer == &folded;
-    if (shared) ms_lock(MS_LOCK_THREADS);
     ms_cell_t *cell = ms_cell(freer->freed, code);
-    if (ms_unlikely(cell->owner != owner->id)) {
-        if (cell->freed_blocks) { /* the code's former thread is folded, and so are its numbers */
+    if (cell->owner != owner->id) {
+        if (cell->freed_blocks) {
             ms_cell_t *rest = ms_cell(freer->freed, MS_CODE_FOLDED);
             ms_count(&rest->freed_bytes, cell->freed_bytes);
             ms_count(&rest->freed_blocks, cell->freed_blocks);
@@ -244,9 +241,25 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
         }
         __atomic_store_n(&cell->owner, owner->id, __ATOMIC_RELAXED);
     }
-    ms_count(&cell->freed_bytes, size);
-    ms_count(&cell->freed_blocks, 1);
-    if (shared) ms_unlock(MS_LOCK_THREADS);
+    arena->foreign_code = code;
+    arena->foreign_cell = cell;
+    return cell;
+}
+
+void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size) {
+    ms_count(&arena->foreign_freed_bytes, size);
+    ms_count(&arena->foreign_freed_blocks, 1);
+    const ms_thread_t *owner = ms_thread_of_code(code);
+    bool shared = arena->thread == &folded; /* several threads write this table */
+    if (ms_unlikely(shared)) ms_lock(MS_LOCK_THREADS);
+    ms_cell_t *cell = arena->foreign_cell;
+    if (ms_unlikely(!cell || arena->foreign_code != code || cell->owner != owner->id || shared))
+        cell = foreign_cell(arena, code, owner);
+    if (cell) {
+        ms_count(&cell->freed_bytes, size);
+        ms_count(&cell->freed_blocks, 1);
+    }
+    if (ms_unlikely(shared)) ms_unlock(MS_LOCK_THREADS);
 }
 
 /* ---- attach and detach */
@@ -326,6 +339,7 @@ static void detach(void *argument) {
     }
     ms_arena_t *arena = argument;
     ms_paranoia_flush(arena);
+    ms_arena_post(arena);
     ms_arena_settle(arena);
     ms_arena_flush_task(arena);
     ms_lock(MS_LOCK_THREADS);

@@ -106,10 +106,13 @@ static void add_arena(ms_cell_t *sum, const ms_arena_t *arena, uint32_t index, u
     for (int tries = 0; tries < 64; tries++) {
         ms_cell_t part = {0};
         uint64_t before = __atomic_load_n(&arena->sequence, __ATOMIC_ACQUIRE);
-        if (index == MS_TASK_NONE && arena->tasks)
-            ms_cell_add(&part, arena->tasks, index);
-        else
+        if (index == MS_TASK_NONE) {
+            if (arena->tasks) ms_cell_add(&part, arena->tasks, index);
+            part.freed_bytes += ms_read(&arena->untasked_freed_bytes);
+            part.freed_blocks += ms_read(&arena->untasked_freed_blocks);
+        } else {
             add_index(&part, arena, index, id);
+        }
         if (index == MS_TASK_OTHER) add_stale(&part, arena);
         if (ms_word0_task(ms_read(&arena->word0)) == index) add_current(&part, arena);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -190,16 +193,18 @@ void ms_task_settle(ms_arena_t *arena) {
 }
 
 void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) {
+    bool handed_off = index != ms_word0_task(arena->word0);
+    if (ms_likely(index == MS_TASK_NONE && !handed_off)) {
+        ms_count(&arena->untasked_freed_bytes, size);
+        ms_count(&arena->untasked_freed_blocks, 1);
+        return;
+    }
     ms_cell_t *cell = ms_task_cell(arena, index);
     ms_count(&cell->freed_bytes, size);
     ms_count(&cell->freed_blocks, 1);
-    if (index != ms_word0_task(arena->word0)) {
+    if (handed_off) {
         ms_count(&cell->handed_off_bytes, size);
         ms_count(&cell->handed_off_blocks, 1);
-    }
-    if (index == MS_TASK_NONE) {
-        arena->untasked_freed_bytes += size;
-        return;
     }
     ms_task_t *task = ms_task_of_index(index);
     if (task) atomic_fetch_sub_explicit(&task->live_bytes, (int64_t)size, memory_order_relaxed);
