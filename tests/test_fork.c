@@ -25,7 +25,7 @@
 
 extern char **environ;
 
-enum { NOISE_THREADS = 6, INHERITED = 600, FORKS = 24 };
+enum { NOISE_THREADS = 5, INHERITED = 600, FORKS = 24 };
 
 static const size_t sizes[] = {1, 16, 64, 100, 500, 1024, 3000, 20000, 40000, 300000, 2000000};
 #define SIZE(i) sizes[(i) % (sizeof sizes / sizeof sizes[0])]
@@ -38,6 +38,7 @@ static _Atomic(void *) mailbox[64];
 static void *make_noise(void *argument) {
     uint64_t state = (uintptr_t)argument;
     while (!atomic_load(&stop)) {
+        if (support_random(&state) % 256 == 0) usleep(300); /* the children need the processors too */
         size_t size = SIZE(support_random(&state) % 9);
         void *block = entries[support_random(&state) % entry_count].allocate(64, size);
         if (!block) abort();
@@ -136,14 +137,17 @@ static void live(inherited_t *inherited, int generations) {
 }
 
 /* `inherited` belongs to two threads: even children get the blocks of one that has ended, odd ones of a running one. */
-static void fork_and_check(inherited_t *inherited, int generations) {
+static int fork_and_wait(inherited_t *inherited, int generations) {
     pid_t pid = fork();
-    ck_assert_int_ge(pid, 0);
     if (pid == 0) {
         live(inherited, generations);
         _exit(0);
     }
-    int status = wait_for(pid);
+    return pid < 0 ? -1 : wait_for(pid);
+}
+
+static void fork_and_check(inherited_t *inherited, int generations) {
+    int status = fork_and_wait(inherited, generations);
     ck_assert_msg(status == 0, "the child ended with %d", status);
 }
 
@@ -166,21 +170,25 @@ START_TEST(forks_while_others_allocate) {
 }
 END_TEST
 
-static void *fork_in_thread(void *unused) {
-    static inherited_t all[4];
-    static _Atomic(int) next;
-    inherited_t *inherited = &all[atomic_fetch_add(&next, 1)];
+static void *fork_in_thread(void *inherited) {
+    intptr_t bad = 0;
     fill_inherited(inherited);
-    for (int i = 0; i < FORKS / 4; i++) fork_and_check(inherited, 0);
-    for (size_t i = 0; i < INHERITED; i++) free(inherited->blocks[i]);
-    return unused;
+    for (int i = 0; i < FORKS / 4; i++) bad |= fork_and_wait(inherited, 0);
+    for (size_t i = 0; i < INHERITED; i++) free(((inherited_t *)inherited)->blocks[i]);
+    return (void *)bad;
 }
 
 START_TEST(threads_fork_at_once) {
+    static inherited_t inherited[4];
     pthread_t forkers[4];
     start_noise();
-    for (size_t i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&forkers[i], NULL, fork_in_thread, NULL), 0);
-    for (size_t i = 0; i < 4; i++) ck_assert_int_eq(pthread_join(forkers[i], NULL), 0);
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&forkers[i], NULL, fork_in_thread, &inherited[i]), 0);
+    for (size_t i = 0; i < 4; i++) {
+        void *bad;
+        ck_assert_int_eq(pthread_join(forkers[i], &bad), 0);
+        ck_assert_ptr_null(bad);
+    }
     stop_noise();
 }
 END_TEST
