@@ -58,7 +58,7 @@ int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void
 /* What jemalloc is configured with: we give it whole groups and large blocks to hold, so one arena serves, and thread
  * caches would only cost memory (and crash where a new thread's cannot be had). */
 extern const char *ms_je_malloc_conf;
-const char *ms_je_malloc_conf = "narenas:1,tcache:false,dirty_decay_ms:1000,muzzy_decay_ms:0";
+const char *ms_je_malloc_conf = "narenas:1,tcache:false,retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 double ms_je_import_log(double x);
 double ms_je_import_exp(double x);
