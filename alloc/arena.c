@@ -501,8 +501,10 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     return payload;
 }
 
+#define ADDRESS_SPACE ((size_t)1 << 47)
+
 static void *allocate(request_t *request) {
-    if (request->size > PTRDIFF_MAX) {
+    if (request->size > ADDRESS_SPACE) { /* more would also upset the countdown */
         atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
         errno = ENOMEM;
         return NULL;

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#define NO_SAMPLE (INT64_MAX / 2) /* bytes until the next sample when there is no sampling */
 #define LN2 0.693147180559945309417
 
 /* x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh((m-1)/(m+1)), whose series in s = ((m-1)/(m+1))^2 <
@@ -62,11 +63,14 @@ static int64_t draw_gap(ms_arena_t *arena) {
 }
 
 void ms_sampling_start(ms_arena_t *arena) {
-    arena->sample_left = ms_process.sites == MS_SITES_SAMPLED ? draw_gap(arena) : INT64_MAX / 2;
+    arena->sample_left = ms_process.sites == MS_SITES_SAMPLED ? draw_gap(arena) : NO_SAMPLE;
 }
 
 bool ms_sampling_hit(ms_arena_t *arena) {
-    if (ms_process.sites != MS_SITES_SAMPLED) return false;
+    if (ms_process.sites != MS_SITES_SAMPLED) {
+        arena->sample_left = NO_SAMPLE;
+        return false;
+    }
     if (ms_process.knobs.sample_rate) return random_unit(arena) * 1e9 <= (double)ms_process.knobs.sample_rate;
     if (arena->sample_left >= 0) return false;
     arena->sample_left = draw_gap(arena);
