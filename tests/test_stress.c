@@ -42,7 +42,7 @@ static bool time_is_up(void) {
 
 static void fill_slot(worker_t *worker, heap_record_t *record) {
     uint64_t random = support_random(&worker->random), seed = support_random(&worker->random);
-    size_t alignment = (size_t)1 << (random >> 8) % (random % 64 ? 9 : 17);
+    size_t alignment = (size_t)1 << (random >> 8) % (random % 8 ? 9 : 17);
     if (alignment < sizeof(void *)) alignment = sizeof(void *);
     heap_allocate(record, &worker->counts, (heap_entry_t)(random % HEAP_ENTRIES), heap_size(seed), alignment, seed);
 }
