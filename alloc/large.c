@@ -8,7 +8,7 @@
 
 /* The cache has a bin for each size that rounded() can give. */
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
-#define CACHE_MIN_EXPONENT 15
+#define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
 #define CACHE_BYTES ((size_t)32 << 20)     /* at least this much may be kept */
 #define DECAY_NS 1000000000u               /* and for this long */
@@ -149,6 +149,7 @@ static ms_large_t *cache_take(size_t bytes) {
     for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++)
         if (large.filled[bin / 64] >> bin % 64 & 1) {
             ms_large_t *block = large.bins[bin];
+            if (block->mapped < bytes) continue;
             cache_remove(block);
             return block;
         }
@@ -285,6 +286,18 @@ ms_large_totals_t ms_large_totals(void) {
     ms_large_totals_t totals = large.totals;
     ms_unlock(MS_LOCK_LARGE);
     return totals;
+}
+
+void ms_large_shed(size_t bytes) {
+    ms_lock(MS_LOCK_LARGE);
+    size_t target = large.totals.cached_bytes > bytes ? large.totals.cached_bytes - bytes : 0;
+    while (large.totals.cached_bytes > target) cache_drop_oldest();
+    ms_unlock(MS_LOCK_LARGE);
+}
+
+uint64_t ms_large_mapped_bytes(void) {
+    return __atomic_load_n(&large.totals.live_mapped_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&large.totals.cached_bytes, __ATOMIC_RELAXED);
 }
 
 void ms_large_walk(void (*visit)(void *context, const ms_large_t *block), void *context) {

@@ -56,12 +56,14 @@ bool ms_large_resize(ms_large_t *block, size_t size);
 bool ms_large_recently_freed(const void *payload);
 
 void ms_large_trim(void); /* empties the cache */
+void ms_large_shed(size_t bytes); /* the slabs grew: as much of the cache goes, so that the peak does not rise */
 void ms_large_decay(uint64_t now_ns); /* gives back what has been in the cache for a second */
 
 typedef struct ms_large_totals {
     uint64_t live_blocks, live_mapped_bytes, live_requested_bytes, cached_bytes;
 } ms_large_totals_t;
 ms_large_totals_t ms_large_totals(void);
+uint64_t ms_large_mapped_bytes(void); /* live and cached, without the lock: a moment old */
 
 /* Calls `visit` for every live block, under the lock. */
 void ms_large_walk(void (*visit)(void *context, const ms_large_t *block), void *context);

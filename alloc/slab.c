@@ -1,5 +1,6 @@
 #include "alloc/slab.h"
 #include "alloc/arena.h"
+#include "alloc/large.h"
 #include "alloc/lock.h"
 
 #include <errno.h>
@@ -155,6 +156,7 @@ static ms_slab_t *take_free_slab(uint32_t slab_shift) {
 
 ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
     uint32_t slab_shift = ms_class_slab_shift(class);
+    uint64_t before = ms_slab_mapped_bytes();
     ms_lock(MS_LOCK_SLABS);
     ms_slab_t *slab = take_free_slab(slab_shift);
     if (slab) {
@@ -166,6 +168,7 @@ ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
         atomic_store_explicit(&slab->arena, arena, memory_order_release); /* pairs with walkers: fields above are set */
     }
     ms_unlock(MS_LOCK_SLABS);
+    if (ms_slab_mapped_bytes() > before) ms_large_shed(MS_GROUP_BYTES);
     return slab;
 }
 
