@@ -60,6 +60,13 @@ int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void
 extern const char *ms_je_malloc_conf;
 const char *ms_je_malloc_conf = "narenas:1,tcache:false,retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
+/* Nothing of jemalloc's goes to the program's stderr: what fails is told by the result. */
+static void say_nothing(void *context, const char *message) {
+    (void)context, (void)message;
+}
+extern void (*ms_je_malloc_message)(void *context, const char *message);
+void (*ms_je_malloc_message)(void *context, const char *message) = say_nothing;
+
 double ms_je_import_log(double x);
 double ms_je_import_exp(double x);
 double ms_je_import_round(double x);

@@ -26,8 +26,10 @@ for name in log exp round _Unwind_Backtrace _Unwind_GetIP dlsym secure_getenv re
 done >> "$work/rename"
 
 ${OBJCOPY:-objcopy} --redefine-syms="$work/rename" "$work/all.o"
-# Without its constructor it starts when it is first called; small programs never do.
-${OBJCOPY:-objcopy} --remove-section=.init_array --remove-section=.rela.init_array --strip-debug --keep-global-symbols="$work/keep" "$work/all.o" "$work/one.o"
+# Without its constructor it starts when it is first called; small programs never do. What it would say to the user goes
+# where alloc/jemalloc_imports.c says.
+${OBJCOPY:-objcopy} --remove-section=.init_array --remove-section=.rela.init_array --weaken-symbol=ms_je_malloc_message \
+    --strip-debug --keep-global-symbols="$work/keep" "$work/all.o" "$work/one.o"
 
 unwanted=$(${NM:-nm} -u "$work/one.o" | awk '{print $2}' | grep -E '^(_Z|__cxa|__gxx|_Unwind)' || true)
 [ -z "$unwanted" ] || { echo "jemalloc-object: $archive needs the C++ runtime: $unwanted" >&2; exit 1; }
