@@ -400,11 +400,12 @@ typedef struct request {
     size_t size, alignment; /* alignment 16: none asked for */
     ms_origin_t origin;
     void *caller;
+    uintptr_t sp, fp; /* registers of the caller once it is returned to; sp 0: not known */
     bool sampled;
 } request_t;
 
 static uint32_t every_site(ms_arena_t *arena, const request_t *request) {
-    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller) : 0;
+    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller, request->sp, request->fp) : 0;
 }
 
 static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
@@ -415,7 +416,7 @@ static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t
 }
 
 static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double weight) {
-    uint32_t site = ms_site_capture(arena, request->caller);
+    uint32_t site = ms_site_capture(arena, request->caller, request->sp, request->fp);
     arena->sampled_blocks++;
     ms_site_count_sample(arena, site, request->size, weight);
     return site;
@@ -520,11 +521,22 @@ static void *allocate(request_t *request) {
     return payload;
 }
 
-/* malloc gives no caller, to save the load, and ends in a jump to here: the return address is its caller's. */
+/* malloc gives no caller, to save the load, and ends in a jump to here: the return address is its caller's, and so are
+ * the registers, which a stack can start from. */
 #define CALLER_OR(given) ((given) ? (given) : __builtin_return_address(0))
+#define SET_CALLER(request, given)                                     \
+    do {                                                               \
+        (request).caller = (given);                                    \
+        if (given) break;                                              \
+        uintptr_t *frame = __builtin_frame_address(0);                 \
+        (request).fp = frame[0];                                       \
+        (request).caller = (void *)frame[1];                           \
+        (request).sp = (uintptr_t)(frame + 2);                         \
+    } while (0)
 
 MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = CALLER_OR(caller)};
+    request_t request = {.size = size, .alignment = 16, .origin = origin};
+    SET_CALLER(request, caller);
     return allocate(&request);
 }
 
@@ -539,7 +551,8 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
 }
 
 MS_COLD void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = CALLER_OR(caller)};
+    request_t request = {.size = size, .alignment = 16, .origin = origin};
+    SET_CALLER(request, caller);
     return allocate_counted(ms_arena_current, &request);
 }
 
@@ -723,7 +736,7 @@ MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t siz
 static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void *caller) {
     uint32_t site = ms_word0_site(old->header->word0);
     if (site >= MS_SITE_VARIABLES) return site;
-    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller) : 0;
+    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller, 0, 0) : 0;
 }
 
 /* The block stays and is `size` bytes from now on: counted as freed and allocated again. */

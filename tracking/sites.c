@@ -14,19 +14,21 @@
 static _Atomic(memscope_variable_t *) variables[MS_SITE_VARIABLES_MAX / CHUNK];
 static _Atomic(uint32_t) variable_count;
 
-static uint32_t capture_stack(ms_arena_t *arena, void *caller) {
+static uint32_t capture_stack(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
     if (!arena->unwind) arena->unwind = ms_os_map_metadata(sizeof *arena->unwind);
     if (!arena->unwind) return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
-    uintptr_t pc, sp, fp;
-    MS_UNWIND_HERE(pc, sp, fp);
-    if (!ms_unwind_to(arena->unwind, (uintptr_t)caller, &pc, &sp, &fp))
-        return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+    uintptr_t pc = (uintptr_t)caller;
+    if (sp == 0) {
+        MS_UNWIND_HERE(pc, sp, fp);
+        if (!ms_unwind_to(arena->unwind, (uintptr_t)caller, &pc, &sp, &fp))
+            return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+    }
     return ms_unwind_site(arena->unwind, pc, sp, fp, (unsigned)ms_process.knobs.stack_depth);
 }
 
-uint32_t ms_site_capture(ms_arena_t *arena, void *caller) {
+uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
     if (!caller) return MS_STACK_NONE;
-    return ms_process.full_stacks ? capture_stack(arena, caller) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+    return ms_process.full_stacks ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
 }
 
 static ms_cell_t *site_cell(ms_arena_t *arena, uint32_t site) {

@@ -18,8 +18,9 @@
 /* Weighted blocks are counted in units of 2^-16 blocks, so that rounding adds no bias. */
 #define MS_WEIGHT_SHIFT 16
 
-/* The stack, or the caller alone, that led to the entry point with this return address; 0 if there is none to take. */
-uint32_t ms_site_capture(ms_arena_t *arena, void *caller);
+/* The stack, or the caller alone, that led to the entry point with this return address; 0 if there is none to take. sp and
+ * fp: its caller's registers once returned to; sp 0: to be found by unwinding our own frames. */
+uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp);
 
 void ms_site_count_alloc(ms_arena_t *arena, uint32_t site, size_t size);
 void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size);
