@@ -214,9 +214,10 @@ static void print_paths(const char *directory, const ms_found_t *found, size_t c
     char *page = ms_with_suffix(found[0].path, ".html");
     fputc('\n', stderr);
     print_path("data    ", found[0].path);
-    print_path("report  ", page);
+    if (access(page, F_OK) == 0) print_path("report  ", page);
     if (count > 1) {
-        char *text = ms_format("%zu more files of this run's other processes are in %s", count - 1, directory);
+        char *text = ms_format("%zu more file%s of this run's other processes %s in %s", count - 1,
+                               count == 2 ? "" : "s", count == 2 ? "is" : "are", directory);
         print_path("        ", text);
         free(text);
     }

@@ -13,6 +13,7 @@
 #define WIDEST_TEXT 100
 #define CROSS_FREES_SHOWN 5
 #define MUCH_LIVE 10    /* live bytes are worth a look from a tenth of the peak on */
+#define SAMPLES_LEAST 8 /* behind an estimate that is worth a sentence */
 #define CALLERS_SHOWN 3 /* behind a site's own function in a table */
 
 static size_t text_width(FILE *out) {
@@ -201,23 +202,35 @@ static char *ending(const ms_model_t *model) {
     return ms_format("wrote this snapshot (%s)", process->reason != NULL ? process->reason : "reason unknown");
 }
 
-static char *most_of(const ms_model_t *model) {
-    const ms_totals_row_t *totals = model->totals.rows;
-    ms_sort_t sort = ms_telling_sort(model);
-    const ms_sites_row_t **sites = sorted_sites(model, sort);
-    char *text = NULL;
-    if (model->sites.count > 0 && (sites[0]->stack.count > 0 || is_variable(sites[0])) &&
-        sort_key(sites[0], sort) > 0) {
-        uint64_t whole = sort == MS_SORT_LIVE ? totals->live_bytes : totals->allocated_bytes;
-        uint64_t part = sort_key(sites[0], sort);
-        char *name = site_name(model, sites[0]);
-        text = ms_format(" The largest part of what %s, %s%s%s%s%s, comes from %s.",
-                         sort == MS_SORT_LIVE ? "is live" : "was allocated", sites[0]->estimated ? "about " : "",
-                         ms_text_bytes(part).text, part > whole ? "" : " (",
-                         part > whole ? "" : ms_text_share(part, whole).text, part > whole ? "" : ")", name);
-        free(name);
-    }
+static char *too_few_samples(const ms_model_t *model) {
+    uint64_t count = 0;
+    for (size_t i = 0; i < model->sites.count; i++) count += model->sites.rows[i].samples;
+    return ms_format(" %s block%s sampled, too few to say where most of it comes from; mode:exact records every block.",
+                     count == 0 ? "No" : ms_text_count(count).text, count <= 1 ? " was" : "s were");
+}
+
+/* The site that comes first, unless it is an estimate with hardly a sample behind it, or larger than the whole. */
+static char *largest_part(const ms_model_t *model, ms_sort_t sort) {
+    const ms_sites_row_t **sites = sorted_sites(model, sort), *site = model->sites.count > 0 ? sites[0] : NULL;
     free(sites);
+    if (site == NULL || (site->stack.count == 0 && !is_variable(site))) return NULL;
+    uint64_t part = sort_key(site, sort);
+    uint64_t whole = sort == MS_SORT_LIVE ? model->totals.rows->live_bytes : model->totals.rows->allocated_bytes;
+    if (part == 0 || part > whole || (site->estimated && site->samples < SAMPLES_LEAST)) return NULL;
+    char *name = site_name(model, site);
+    char *text = ms_format(" The largest part of what %s, %s%s (%s), comes from %s.",
+                           sort == MS_SORT_LIVE ? "is live" : "was allocated", site->estimated ? "about " : "",
+                           ms_text_bytes(part).text, ms_text_share(part, whole).text, name);
+    free(name);
+    return text;
+}
+
+static char *most_of(const ms_model_t *model) {
+    const char *counts = model->data_quality.count > 0 ? model->data_quality.rows->site_counts : NULL;
+    bool sampled = counts != NULL && strcmp(counts, "sampled") == 0;
+    char *text = largest_part(model, ms_telling_sort(model));
+    if (text == NULL && sampled) text = largest_part(model, MS_SORT_ALLOCATED);
+    if (text == NULL && sampled && model->totals.rows->allocated_bytes > 0) text = too_few_samples(model);
     return text != NULL ? text : ms_format("%s", "");
 }
 

@@ -331,11 +331,11 @@ static void warn(const ms_reading_t *reading, size_t offset, size_t left) {
     else if (left > 0)
         say(line, bytes, "%zu bytes after the end are ignored; ", left);
     if (reading->damaged_records > 0)
-        say(line, bytes, "%ju damaged records are left out; ", (uintmax_t)reading->damaged_records);
+        say(line, bytes, "damaged records left out: %ju; ", (uintmax_t)reading->damaged_records);
     if (reading->unknown_records > 0)
-        say(line, bytes, "%ju records of unknown kinds are left out; ", (uintmax_t)reading->unknown_records);
+        say(line, bytes, "records of unknown kinds left out: %ju; ", (uintmax_t)reading->unknown_records);
     if (reading->ignored_values > 0)
-        say(line, bytes, "%ju values of the wrong type are left out; ", (uintmax_t)reading->ignored_values);
+        say(line, bytes, "values of the wrong type left out: %ju; ", (uintmax_t)reading->ignored_values);
     size_t used = strlen(line);
     if (used > 2 && used < bytes - 1) line[used - 2] = '\0';
 }
