@@ -171,7 +171,11 @@ static void backend_ensure(void) {
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     if (id == MS_BACKEND_MIMALLOC) return; /* from the constructor */
     const ms_backend_t *backend = ms_backend_get(id);
-    if (backend && (!backend->prepare || backend->prepare())) ms_backend_select(backend);
+    if (!backend) return;
+    if (!backend->prepare || backend->prepare())
+        ms_backend_select(backend);
+    else
+        atomic_store_explicit(&started, 0, memory_order_relaxed); /* not now: it may be better later */
 }
 
 /* Fills the empty list of a class; false with errno ENOMEM. */
@@ -487,6 +491,7 @@ static MS_COLD bool give_all_back(ms_arena_t *arena) {
     ms_thread_trim_orphans();
     ms_large_trim();
     ms_slab_trim();
+    ms_backend_trim();
     return true;
 }
 

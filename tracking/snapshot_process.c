@@ -121,6 +121,13 @@ static void set_limits(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     if (row->cgroup_limit_bytes == MS_NULL) ms_snapshot_null(snapshot, "process", "cgroup_limit_bytes", why);
 }
 
+/* The backing in use. jemalloc starts when the heap outgrows what every heap starts with (alloc/arena.c). */
+static const char *backend_name(void) {
+    bool waits = ms_process.knobs.backend == MS_BACKEND_JEMALLOC && ms_backend_get(MS_BACKEND_JEMALLOC) &&
+                 ms_backend_current() != ms_backend_get(MS_BACKEND_JEMALLOC);
+    return waits ? "system (jemalloc from 8 MiB)" : ms_backend_current()->name;
+}
+
 bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason) {
     ms_process_row_t *row = ms_region_alloc(&snapshot->region, sizeof *row);
     if (!row) return false;
@@ -132,7 +139,7 @@ bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason) {
         .parent_pid = (uint64_t)getppid(),
         .memscope_version = VERSION,
         .mode = ms_region_text(&snapshot->region, mode, strlen(mode)),
-        .backend = ms_backend_current()->name,
+        .backend = backend_name(),
         .reason = reason,
         .start_unix_ns = fixed ? 0 : ms_process.start_unix_ns,
         .snapshot_unix_ns = fixed ? 0 : ms_os_unix_ns(),
