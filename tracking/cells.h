@@ -17,7 +17,7 @@ typedef struct ms_cell {
     uint64_t allocated_bytes, allocated_blocks;
     uint64_t freed_bytes, freed_blocks;
     uint64_t handed_off_bytes, handed_off_blocks; /* tasks: part of freed, while the task was not current.
-                                                     threads: unused */
+                                                     sites: variance of the live bytes' estimate. threads: unused */
     uint64_t owner;   /* threads: id of the thread the numbers are of (codes are reused); sites: samples */
     uint64_t enters;  /* tasks: times entered in this arena */
 } ms_cell_t;

@@ -49,6 +49,12 @@ void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size) {
     ms_count(&cell->freed_blocks, 1);
 }
 
+/* A sampled block's part in the variance of the estimated live bytes, in bytes squared: with p = 1/weight its
+ * Horvitz-Thompson term is size^2 * (1 - p) / p^2. It stands in the cell's handed_off_bytes while the block lives. */
+static uint64_t variance(size_t size, double weight) {
+    return (uint64_t)((double)size * (double)size * weight * (weight - 1));
+}
+
 static uint64_t scaled(double weight, double unit) {
     return (uint64_t)(weight * unit + 0.5);
 }
@@ -57,6 +63,7 @@ void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double 
     ms_cell_t *cell = site_cell(arena, site);
     ms_count(&cell->allocated_bytes, scaled(weight, (double)size));
     ms_count(&cell->allocated_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
+    ms_count(&cell->handed_off_bytes, variance(size, weight));
     ms_count(&cell->owner, 1);
 }
 
@@ -64,6 +71,7 @@ void ms_site_count_sample_free(ms_arena_t *arena, uint32_t site, size_t size, do
     ms_cell_t *cell = site_cell(arena, site);
     ms_count(&cell->freed_bytes, scaled(weight, (double)size));
     ms_count(&cell->freed_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
+    ms_count(&cell->handed_off_bytes, -variance(size, weight));
     ms_count(&cell->enters, 1); /* sampled blocks freed */
 }
 
