@@ -57,7 +57,9 @@ static _Noreturn void fault_header(const char *call, const void *payload, const 
 
 static _Noreturn void fault_already_free(const char *call, const void *payload) {
     if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
-    die("invalid pointer ", payload, ": the block is already free");
+    char hex[24];
+    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, ": the block is already free", NULL);
+    abort();
 }
 
 /* Freed by another thread and not home yet, or in quarantine. */
@@ -90,10 +92,7 @@ _Noreturn void ms_fault_pointer(const char *call, const void *payload) {
         ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
         abort();
     }
-    if (ms_large_recently_freed(payload)) {
-        if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
-        die("invalid pointer ", payload, ": the block is already free");
-    }
+    if (ms_large_recently_freed(payload)) fault_already_free(call, payload);
     char hex[24];
     ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
               ": not allocated by this malloc (a stack or global variable, a library loaded with RTLD_DEEPBIND, or a stray "

@@ -201,7 +201,7 @@ static path_t *path_add(path_t *path, const char *text) {
 }
 
 /* %p, %n and %% of the knob. */
-static void path_expand(path_t *path, const char *pattern, const ms_process_row_t *process) {
+static void path_expand(path_t *path, const char *pattern) {
     for (char number[24], one[2] = ""; *pattern; pattern++) {
         one[0] = *pattern;
         if (*pattern != '%' || !pattern[1]) {
@@ -210,8 +210,8 @@ static void path_expand(path_t *path, const char *pattern, const ms_process_row_
         }
         pattern++;
         one[0] = *pattern;
-        if (*pattern == 'p') path_add(path, ms_os_decimal(number, process->pid));
-        else if (*pattern == 'n') path_add(path, process->name ? process->name : "unknown");
+        if (*pattern == 'p') path_add(path, ms_os_decimal(number, (uint64_t)getpid()));
+        else if (*pattern == 'n') path_add(path, ms_program_name());
         else if (*pattern == '%') path_add(path, one);
         else path_add(path_add(path, "%"), one);
     }
@@ -254,6 +254,13 @@ static void write_formats(const ms_snapshot_t *snapshot, const path_t *base) {
     }
 }
 
+/* The first format of the knob that there is, for what can take only one. */
+static size_t first_format(void) {
+    for (size_t which = 0; which < FORMATS; which++)
+        if (strncmp(ms_process.knobs.formats, formats[which].name, strlen(formats[which].name)) == 0) return which;
+    return 0;
+}
+
 /* A device or pipe is written to as it is. The ending of the path says the format unless `formats` was set. */
 static void write_to(const ms_snapshot_t *snapshot, path_t *path) {
     struct stat file;
@@ -261,22 +268,54 @@ static void write_to(const ms_snapshot_t *snapshot, path_t *path) {
     size_t ending = format_of_ending(path);
     bool formats_set = ms_process_knob_sources[MS_KNOB_formats] != MS_SOURCE_DEFAULT;
     if (special || (ending < FORMATS && !formats_set)) {
-        write_format(snapshot, path, ending < FORMATS ? ending : 0);
+        write_format(snapshot, path, ending < FORMATS ? ending : first_format());
         return;
     }
     if (ending < FORMATS) path->text[path->length -= strlen(formats[ending].ending)] = '\0';
     write_formats(snapshot, path);
 }
 
+/* Makes the directories of a path that are missing; 0 or the errno value of what failed. */
+static int make_directories(const char *path) {
+    char part[PATH_ROOM];
+    for (size_t i = 0; path[i] && i < PATH_ROOM - 1; i++) {
+        part[i] = path[i];
+        if (i == 0 || path[i] != '/') continue;
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) return errno;
+        part[i] = '/';
+    }
+    return 0;
+}
+
+static bool output_refused; /* and said so */
+
+/* Said when the program starts, before hours of work: it could not be written at the end. */
+static void check_output(void) {
+    path_t path = {.length = 0};
+    path_expand(&path, ms_process.knobs.output);
+    int saved = errno, error = make_directories(path.text);
+    char *slash = strrchr(path.text, '/');
+    struct stat file;
+    bool special = stat(path.text, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
+    if (slash) slash[slash == path.text] = '\0';
+    if (!error && !special && access(slash ? path.text : ".", W_OK | X_OK) != 0) error = errno;
+    output_refused = error != 0;
+    if (error)
+        ms_os_say("output:", ms_process.knobs.output, ": nothing can be written to ", slash ? path.text : ".", ": ",
+                  strerrordesc_np(error), NULL);
+    errno = saved;
+}
+
 static void write_at_exit(void) {
-    if (!ms_process.knobs.output[0]) return;
+    if (!ms_process.knobs.output[0] || output_refused) return;
     int saved = errno;
     ms_snapshot_t *snapshot = ms_snapshot_take("exit");
     if (!snapshot) {
         ms_os_say("no memory for the snapshot at exit", NULL);
     } else {
         path_t path = {.length = 0};
-        path_expand(&path, ms_process.knobs.output, snapshot->model.process.rows);
+        path_expand(&path, ms_process.knobs.output);
         write_to(snapshot, &path);
         ms_snapshot_free(snapshot);
     }
@@ -286,6 +325,7 @@ static void write_at_exit(void) {
 static __attribute__((constructor)) void library_loaded(void) {
     memscope_init();
     ms_thread_init_fork();
+    if (ms_process.knobs.output[0]) check_output();
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     const ms_backend_t *backend = ms_backend_get(id);
     char name[32];

@@ -24,6 +24,8 @@ static void complain(void *context, const char *key, const char *value, const ch
     const char *source = context;
     if (used)
         ms_os_say(source, ": ", key, ":", value, ": ", problem, "; using ", used, NULL);
+    else if (strcmp(key, "conf") == 0 && strcmp(value, source) == 0) /* the file itself */
+        ms_os_say("conf:", value, ": ", problem, "; ignored", NULL);
     else
         ms_os_say(source, ": ", key, *value ? ":" : "", value, ": ", problem, "; ignored", NULL);
 }

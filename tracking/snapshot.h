@@ -29,6 +29,9 @@ typedef struct memscope_snapshot {
 ms_snapshot_t *ms_snapshot_take(const char *reason);
 void ms_snapshot_free(ms_snapshot_t *snapshot);
 
+/* What the program was called as: base name of its first argument. */
+const char *ms_program_name(void);
+
 /* Notes why a value is null. */
 void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason);
 

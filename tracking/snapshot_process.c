@@ -1,5 +1,6 @@
 /* The parts of a snapshot that the kernel knows: the process, its limits, the modules mapped into it. Files under /proc
  * are read with open, read and close: no stdio, no allocation, no lock of the loader. */
+#define _GNU_SOURCE
 #include "tracking/snapshot.h"
 #include "alloc/backend.h"
 #include "alloc/os.h"
@@ -52,16 +53,17 @@ static uint64_t number_after(const char *text, const char *key) {
 static uint64_t kib(uint64_t value) { return value == MS_NULL ? MS_NULL : value * 1024; }
 static uint64_t timeval_ns(struct timeval time) { return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_usec * 1000; }
 
-static const char *base_name(const char *path) {
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    return slash ? slash + 1 : path;
+const char *ms_program_name(void) {
+    const char *name = program_invocation_short_name;
+    if (name && *name == '-') name++; /* a login shell */
+    return name && *name ? name : "unknown";
 }
 
 static void set_identity(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     char path[4096];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path);
     if (length > 0) row->executable = ms_region_text(&snapshot->region, path, (size_t)length);
-    row->name = base_name(row->executable);
+    row->name = ms_program_name();
     size_t bytes;
     char *arguments = read_file(&snapshot->region, "/proc/self/cmdline", &bytes);
     if (!arguments) return;
