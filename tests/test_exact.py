@@ -134,7 +134,7 @@ def check_tasks(before, after, truth):
             equal(f"outlived bytes of task {task}", row["outlived_bytes"], None)
         if truth["peaks"]:
             peak, error, true_peak = row["peak_bytes"], row["peak_error_bytes"], true_row["peak_bytes"]
-            check(peak <= true_peak <= peak + error, f"peak of task {task}: {peak} + {error}, truth {true_peak}")
+            check(abs(peak - true_peak) <= error, f"peak of task {task}: {peak} +- {error}, truth {true_peak}")
             if after["process"]["mode"] == "exact":
                 equal(f"error of the peak of task {task}", error, 0)
 
