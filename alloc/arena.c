@@ -361,6 +361,8 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     /* the block that made a settle due is seen by it, so what can be missed is less than the countdown was */
     uint64_t unseen = gained < (uint64_t)arena->countdown_set ? gained : (uint64_t)arena->countdown_set;
     if (unseen > arena->unseen_gain) arena->unseen_gain = unseen;
+    if (lost < unseen) unseen = lost;
+    if (unseen > arena->unseen_turn) arena->unseen_turn = unseen;
     if (lost > arena->unseen_loss) arena->unseen_loss = lost;
     int64_t delta = (int64_t)(gained - lost);
     int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;

@@ -81,7 +81,8 @@ typedef struct ms_arena {
     uint64_t untasked_freed_bytes, untasked_freed_blocks; /* blocks of no task, freed outside any, not the short way;
                                                              they are in no cell */
     uint64_t untasked_settled_bytes;
-    uint64_t unseen_gain; /* most that live bytes can have risen between two settles, unseen */
+    uint64_t unseen_turn; /* most that live bytes can have risen and fallen again between two settles */
+    uint64_t unseen_gain; /* most they rose between two settles: others saw them too low */
     uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
     uint64_t task_id;                               /* of the current task, 0: none */

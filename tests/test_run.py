@@ -216,7 +216,7 @@ class Run(Case):
         summary = done.stderr.decode()
         self.assertIn(f"subject (pid {main_pid}) ended with status 0", summary)
         for pid in children:
-            self.assertRegex(summary, rf"(?m)^subject +{pid} ")
+            self.assertRegex(summary, rf"(?m)^(subject|executed) +{pid} ")
         self.assertIn("3 more files", summary)
 
     def test_only_children_write(self):

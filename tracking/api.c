@@ -108,13 +108,13 @@ static void usage_of(memscope_usage_t *usage, const ms_flow_t *flow, uint64_t pe
 
 uint64_t ms_peak_error(void) {
     if (ms_process.always_slow) return 0;
-    uint64_t gain = 0, loss = 0, arenas = 0;
+    uint64_t turn = 0, others = 0, arenas = 0;
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         arenas += arena->unseen_gain != 0;
-        gain += ms_read(&arena->unseen_gain);
-        loss += ms_read(&arena->unseen_loss);
+        turn += ms_read(&arena->unseen_turn);
+        others += ms_read(&arena->unseen_gain) + ms_read(&arena->unseen_loss);
     }
-    return gain + (arenas > 1 ? loss : 0); /* a thread alone sees its own frees when it looks */
+    return arenas > 1 ? others : turn; /* a thread alone sees all of its own changes when it looks */
 }
 
 int memscope_process_usage(memscope_usage_t *usage) {
@@ -132,7 +132,7 @@ int memscope_thread_usage(memscope_usage_t *usage) {
     ms_unlock(MS_LOCK_THREADS);
     flow.freed_bytes += others.freed_bytes;
     flow.freed_blocks += others.freed_blocks;
-    usage_of(usage, &flow, arena->peak_bytes, ms_process.always_slow ? 0 : arena->unseen_gain);
+    usage_of(usage, &flow, arena->peak_bytes, ms_process.always_slow ? 0 : arena->unseen_turn);
     ms_arena_leave(arena);
     return 0;
 }
