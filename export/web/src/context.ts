@@ -24,6 +24,13 @@ export function contextOf(snapshot: Snapshot): Context {
 export const notMeasured = (context: Context, table: TableName, column: string): string =>
     `not measured: ${reasonOf(context.reasons, table, column)}`;
 
+export const isPartial = ({ complete, data_quality }: Snapshot): boolean =>
+    !complete || data_quality?.complete === false;
+
+/** What an empty table says: that there was nothing, unless it may have been lost. */
+export const whenEmpty = ({ snapshot }: Context, words: string): string =>
+    isPartial(snapshot) ? "Not in the data, which is incomplete." : words;
+
 /** A section with its heading; `note` says in a phrase what it shows. */
 export function section(id: string, title: string, note: string, ...children: (Node | null)[]): HTMLElement {
     const heading = h(

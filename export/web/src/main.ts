@@ -1,6 +1,6 @@
 // The page: reads the snapshot that is in it, then draws it. Which sections show is the view, kept in the hash.
 import { readEmbedded } from "./decode.ts";
-import { type Context, contextOf } from "./context.ts";
+import { type Context, contextOf, isPartial } from "./context.ts";
 import { append, choice, h, nextFrame } from "./dom.ts";
 import { sizeClasses } from "./sections/classes.ts";
 import { header } from "./sections/header.ts";
@@ -37,8 +37,8 @@ const viewOfHash = (): string | null => /^#view=(\w+)$/.exec(location.hash)?.[1]
 
 function notice(snapshot: Snapshot): HTMLElement | null {
     if (snapshot.error !== null) return h("p", { class: "notice bad", role: "alert" }, snapshot.error);
-    const why = snapshot.warnings.join("; ") || "the writer says so itself";
-    const partial = !snapshot.complete || snapshot.data_quality?.complete === false;
+    const why = snapshot.warnings.join("; ") || "a part was lost before this page was made";
+    const partial = isPartial(snapshot);
     if (!partial && snapshot.warnings.length === 0) return null;
     const start = partial ? "This snapshot is incomplete: " : "Read with care: ";
     return h("p", { class: "notice bad", role: "alert" }, `${start}${why}. What could be read is shown.`);

@@ -15,7 +15,7 @@ function endingWords(reason: string | null): [string, string] {
 function peakWords(totals: Row<"totals">): string {
     const { peak_bytes, peak_error_bytes } = totals;
     if (peak_error_bytes === 0) return `peaked at ${bytes(peak_bytes)}`;
-    return `peaked between ${bytes(peak_bytes)} and ${bytes(peak_bytes + peak_error_bytes)}`;
+    return `peaked at ${bytes(peak_bytes)} (± ${bytes(peak_error_bytes)})`;
 }
 
 export function headline({ snapshot }: Context): Phrase {

@@ -35,7 +35,7 @@ for (const [name, bytes] of [
         const { page } = opened;
         assert.match(
             await text(page.locator(".headline")),
-            /^orderd allocated [\d.]+ MiB in [\d,]+ blocks, peaked between .* and ended with [\d,]+ blocks \(.*\) live\.$/,
+            /^orderd allocated [\d.]+ MiB in [\d,]+ blocks, peaked at .* and ended with [\d,]+ blocks \(.*\) live\.$/,
         );
         assert.ok(
             (await text(page.locator(".headline"))).includes(
@@ -291,7 +291,7 @@ test("losses stand out", async () => {
     const opened = await browser.open(fileOf(makeTables({ ...SMALL, losses: true })));
     assert.match(await text(opened.page.locator(".verdict")), /Read with care: .*dropped events.*truncated stacks/);
     assert.equal(await opened.page.locator("#quality .entry.bad").count(), 5);
-    assert.match(await text(opened.page.locator(".notice")), /This snapshot is incomplete: the writer says so itself/);
+    assert.match(await text(opened.page.locator(".notice")), /This snapshot is incomplete: a part was lost before this page was made/);
     await settle(opened);
 });
 

@@ -1,6 +1,6 @@
 // Size classes: how many blocks of which size, as bars and as a table.
 import { type Column, number } from "../columns.ts";
-import { type Context, section } from "../context.ts";
+import { type Context, section, whenEmpty } from "../context.ts";
 import { append, choice, h, svg } from "../dom.ts";
 import { bytes, count } from "../format.ts";
 import type { Row } from "../snapshot.ts";
@@ -94,7 +94,7 @@ export function sizeClasses(context: Context): HTMLElement {
         columns: columns(context),
         rows: used,
         sort: { key: "payload_bytes", descending: false },
-        empty: "No block of any size class was allocated.",
+        empty: whenEmpty(context, "No block of any size class was allocated."),
     });
     const all = context.snapshot.size_classes.length;
     return section(

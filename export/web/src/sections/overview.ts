@@ -30,7 +30,7 @@ function tile(label: string, value: string, note: string, title: string): HTMLEl
 function totalsTiles(totals: Row<"totals">): HTMLElement[] {
     const title = (column: keyof typeof totals): string =>
         `${infoOf("totals", column).meaning}: ${exact(totals[column], infoOf("totals", column).unit)}`;
-    const error = totals.peak_error_bytes > 0 ? `+ at most ${bytes(totals.peak_error_bytes)}` : "exact";
+    const error = totals.peak_error_bytes > 0 ? `± ${bytes(totals.peak_error_bytes)}` : "exact";
     const average = totals.allocated_blocks > 0 ? totals.allocated_bytes / totals.allocated_blocks : 0;
     return [
         tile("live", bytes(totals.live_bytes), plural(totals.live_blocks, "block"), title("live_bytes")),

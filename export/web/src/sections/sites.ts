@@ -1,6 +1,6 @@
 // Where memory is allocated: the flame graph over stacks, and the table of sites with their whole stack.
 import { type Column, fillNull, number, reasonOf } from "../columns.ts";
-import { type Context, section } from "../context.ts";
+import { type Context, section, whenEmpty } from "../context.ts";
 import { append, bdi, button, choice, h } from "../dom.ts";
 import { bytes, count, hex, percent } from "../format.ts";
 import { Flame } from "../flame.ts";
@@ -138,6 +138,9 @@ function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; fil
 }
 
 function emptyWords({ snapshot }: Context): string {
+    const quality = snapshot.data_quality;
+    if (quality?.site_counts === "sampled")
+        return `No block was sampled (one per ${bytes(quality.sample_bytes)} on average); mode:exact records every block.`;
     const stacks = snapshot.knobs.find((knob) => knob.name === "stacks")?.value;
     return `No site was recorded: mode ${snapshot.process?.mode ?? "unknown"}${stacks ? `, stacks ${stacks}` : ""}.`;
 }
@@ -163,7 +166,7 @@ function siteTable(context: Context, onFilter: ((sites: Site[]) => void) | null)
         columns: columns(context, context.snapshot.sites, "site"),
         rows: context.snapshot.sites,
         sort: { key: heaviest(context.snapshot.sites), descending: true },
-        empty: emptyWords(context),
+        empty: whenEmpty(context, emptyWords(context)),
         matches: siteSearch(context.symbols, context.labels),
         detail: (site) => detail(context, site),
         ...(onFilter ? { onFilter } : {}),
@@ -215,7 +218,7 @@ export function variables(context: Context): HTMLElement {
         columns: columns(context, rows, "variable"),
         rows,
         sort: { key: "live_bytes", descending: true },
-        empty: "The program tracked no variables (MEMSCOPE_TRACK).",
+        empty: whenEmpty(context, "The program tracked no variables (MEMSCOPE_TRACK)."),
         matches: siteSearch(context.symbols, context.labels),
         detail: (site) => detail(context, site),
     });

@@ -1,6 +1,6 @@
 // The tree of tasks. Plain columns are the task's own; those of the subtree include its descendants.
 import { type Column, number, text } from "../columns.ts";
-import { type Context, section } from "../context.ts";
+import { type Context, section, whenEmpty } from "../context.ts";
 import { h } from "../dom.ts";
 import { bytes, count, plural } from "../format.ts";
 import { lifeColumn } from "../spans.ts";
@@ -46,7 +46,7 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
     const summed = { sum: true, bar: true };
     const error = (node: TaskNode): string =>
         node.task.peak_error_bytes > 0
-            ? `; the true peak is at most ${bytes(node.task.peak_error_bytes)} more`
+            ? `; the true peak differs from it by at most ${bytes(node.task.peak_error_bytes)}`
             : "; exact";
     return [
         nameColumn(),
@@ -89,7 +89,7 @@ export function tasks(context: Context): HTMLElement {
         tree: { roots, children: (node) => node.children },
         expanded: nodes.length <= OPEN_ALL_UP_TO ? nodes : roots.length <= 3 ? roots : [],
         sort: { key: "subtree live", descending: true },
-        empty: "The program entered no tasks.",
+        empty: whenEmpty(context, "The program entered no tasks."),
         matches: matchesTask,
     });
     return section("tasks", "Tasks", nodes.length === 0 ? "" : count(nodes.length), table.element);

@@ -1,7 +1,7 @@
 // Threads, and who frees whose memory.
 import type { Int } from "../../build/model.ts";
 import { type Column, number, text } from "../columns.ts";
-import { type Context, section } from "../context.ts";
+import { type Context, section, whenEmpty } from "../context.ts";
 import { append, bdi, h } from "../dom.ts";
 import { bytes, count, exact, plural } from "../format.ts";
 import type { Row } from "../snapshot.ts";
@@ -109,7 +109,7 @@ function crossFrees(context: Context): HTMLElement {
         columns: crossColumns(context, names),
         rows,
         sort: { key: "bytes", descending: true },
-        empty: "Every block was freed by the thread that allocated it, or not at all.",
+        empty: whenEmpty(context, "Every block was freed by the thread that allocated it, or not at all."),
         matches: (query) => (row) =>
             `${names(row.owner_thread)} ${names(row.freeing_thread)}`.toLowerCase().includes(query),
     });
@@ -134,7 +134,7 @@ export function threads(context: Context): HTMLElement {
         columns: columns(context),
         rows,
         sort: { key: "allocated_bytes", descending: true },
-        empty: "No thread allocated anything that was counted.",
+        empty: whenEmpty(context, "No thread allocated anything that was counted."),
         matches: matchesThread,
     });
     return section(
