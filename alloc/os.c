@@ -55,21 +55,25 @@ void ms_os_purge(void *start, size_t bytes) { madvise(start, bytes, MADV_DONTNEE
 /* Metadata comes from 256 KiB pieces by an atomic bump. A request that does not fit what is left gets a new piece,
  * and a large one a mapping of its own. Two threads that map a piece at once: the loser gives its piece back. */
 #define PIECE ((size_t)256 << 10)
+#define CACHE_LINE ((size_t)64)
 static _Atomic(uintptr_t) piece_next; /* next free byte of the current piece; PIECE-aligned when it is full or none */
 static _Atomic(uint64_t) metadata_bytes;
 
 static void *metadata_from_piece(size_t bytes) {
+    uintptr_t mask = bytes < CACHE_LINE ? 15 : CACHE_LINE - 1; /* arenas want lines of their own */
     uintptr_t at = atomic_load_explicit(&piece_next, memory_order_acquire);
     for (;;) {
-        size_t used = at & (PIECE - 1);
+        uintptr_t start = (at + mask) & ~mask;
+        size_t used = start & (PIECE - 1);
         if (used != 0 && used + bytes < PIECE) { /* '<': a full piece would look like none */
-            if (atomic_compare_exchange_weak(&piece_next, &at, at + bytes)) return (void *)at;
+            if (atomic_compare_exchange_weak(&piece_next, &at, start + bytes)) return (void *)start;
             continue;
         }
         char *piece = ms_os_map(PIECE, PIECE);
         if (!piece) return NULL;
-        /* the first 16 bytes stay unused, so that "used" is never 0 */
-        if (atomic_compare_exchange_strong(&piece_next, &at, (uintptr_t)piece + 16 + bytes)) return piece + 16;
+        /* the first line stays unused, so that "used" is never 0 */
+        if (atomic_compare_exchange_strong(&piece_next, &at, (uintptr_t)piece + CACHE_LINE + bytes))
+            return piece + CACHE_LINE;
         ms_os_unmap(piece, PIECE);
     }
 }

@@ -25,7 +25,8 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 /* The pages stay mapped, their contents and memory go. */
 void ms_os_purge(void *start, size_t bytes);
 
-/* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned. Thread-safe without a lock. */
+/* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned, from 64 bytes on 64-byte aligned.
+ * Thread-safe without a lock. */
 void *ms_os_map_metadata(size_t bytes);
 uint64_t ms_os_metadata_bytes(void); /* handed out so far */
 
