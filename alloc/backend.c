@@ -42,49 +42,77 @@ const ms_backend_t *ms_backend_get(ms_backend_id_t id) { return backends[id]; }
 const ms_backend_t *ms_backend_current(void) { return atomic_load_explicit(&current, memory_order_relaxed); }
 void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&current, backend, memory_order_relaxed); }
 
+#if MS_HAVE_JEMALLOC
+extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
+
+static bool jemalloc_rests; /* MS_LOCK_BACKEND: it holds its own locks for a fork */
+
+void ms_backend_before_fork(void) {
+    if (!ms_je_before_fork) return;
+    ms_je_before_fork();
+    jemalloc_rests = true;
+}
+
+void ms_backend_after_fork(bool in_child) {
+    if (!jemalloc_rests) return;
+    jemalloc_rests = false;
+    if (in_child)
+        ms_je_after_fork_child();
+    else
+        ms_je_after_fork_parent();
+}
+
+/* A fork handler that runs after ours may need a backing that already rests: it is woken for the call. */
+static void enter(void) {
+    ms_lock(MS_LOCK_BACKEND);
+    if (jemalloc_rests) ms_je_after_fork_parent();
+}
+
+static void leave(void) {
+    if (jemalloc_rests) ms_je_before_fork();
+    ms_unlock(MS_LOCK_BACKEND);
+}
+#else
+void ms_backend_before_fork(void) {}
+void ms_backend_after_fork(bool in_child) { (void)in_child; }
+static void enter(void) { ms_lock(MS_LOCK_BACKEND); }
+static void leave(void) { ms_unlock(MS_LOCK_BACKEND); }
+#endif
+
 void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment) {
     if (ms_os_fail_now()) {
         errno = ENOMEM;
         return NULL;
     }
     int saved = errno;
-    ms_lock(MS_LOCK_BACKEND);
+    enter();
     void *start = backend->allocate(bytes, alignment);
-    ms_unlock(MS_LOCK_BACKEND);
+    leave();
     if (start) errno = saved; /* a malloc that succeeds leaves errno alone, whatever the backing tried first */
     return start;
 }
 
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment) {
-    ms_lock(MS_LOCK_BACKEND);
+    enter();
     backend->release(start, bytes, alignment);
-    ms_unlock(MS_LOCK_BACKEND);
+    leave();
 }
 
 void ms_backend_decay(void) {
-    ms_lock(MS_LOCK_BACKEND);
+    enter();
     ms_backend_current()->decay();
-    ms_unlock(MS_LOCK_BACKEND);
+    leave();
 }
 
 void ms_backend_trim(void) {
-    ms_lock(MS_LOCK_BACKEND);
+    enter();
     ms_backend_current()->trim();
-    ms_unlock(MS_LOCK_BACKEND);
+    leave();
 }
 
-#if MS_HAVE_JEMALLOC
-extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
-
-void ms_backend_before_fork(void) {
-    if (ms_je_before_fork) ms_je_before_fork();
+uint64_t ms_backend_resident(void) {
+    enter();
+    uint64_t bytes = ms_backend_current()->resident();
+    leave();
+    return bytes;
 }
-
-void ms_backend_after_fork(bool in_child) {
-    void (*after)(void) = in_child ? ms_je_after_fork_child : ms_je_after_fork_parent;
-    if (after) after();
-}
-#else
-void ms_backend_before_fork(void) {}
-void ms_backend_after_fork(bool in_child) { (void)in_child; }
-#endif

@@ -34,6 +34,7 @@ void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alig
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment);
 void ms_backend_trim(void);
 void ms_backend_decay(void);
+uint64_t ms_backend_resident(void); /* of the current one; MS_NULL where it cannot tell */
 
 /* Around fork(), with MS_LOCK_BACKEND held. */
 void ms_backend_before_fork(void);

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #if MS_DEBUG
 #include <stdlib.h>
 #include "alloc/os.h"
@@ -12,6 +13,9 @@ static struct {
     pthread_mutex_t mutex;
     char apart[64 - sizeof(pthread_mutex_t) % 64];
 } locks[MS_LOCK_COUNT] = {[0 ... MS_LOCK_COUNT - 1] = {.mutex = PTHREAD_MUTEX_INITIALIZER}};
+
+/* The thread between the two halves of a fork(): handlers of others that run meanwhile may call malloc and free. */
+static __thread bool holds_all __attribute__((tls_model("initial-exec")));
 
 #if MS_DEBUG
 static __thread unsigned held __attribute__((tls_model("initial-exec"))); /* bit per rank */
@@ -24,6 +28,7 @@ static void check_rank(ms_lock_rank_t rank) {
 #endif
 
 void ms_lock(ms_lock_rank_t rank) {
+    if (holds_all) return;
 #if MS_DEBUG
     check_rank(rank);
     held |= 1u << rank;
@@ -32,6 +37,7 @@ void ms_lock(ms_lock_rank_t rank) {
 }
 
 void ms_unlock(ms_lock_rank_t rank) {
+    if (holds_all) return;
 #if MS_DEBUG
     held &= ~(1u << rank);
 #endif
@@ -40,13 +46,16 @@ void ms_unlock(ms_lock_rank_t rank) {
 
 void ms_lock_all(void) {
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) ms_lock((ms_lock_rank_t)rank);
+    holds_all = true;
 }
 
 void ms_unlock_all(void) {
+    holds_all = false;
     for (int rank = MS_LOCK_COUNT - 1; rank >= 0; rank--) ms_unlock((ms_lock_rank_t)rank);
 }
 
 void ms_lock_renew_all(void) {
+    holds_all = false;
 #if MS_DEBUG
     held = 0;
 #endif

@@ -20,7 +20,8 @@ typedef enum {
 void ms_lock(ms_lock_rank_t rank);
 void ms_unlock(ms_lock_rank_t rank);
 
-/* fork(): every lock, in rank order; released in the parent, made anew in the child. */
+/* fork(): every lock, in rank order; released in the parent, made anew in the child. In between ms_lock() and
+ * ms_unlock() do nothing in the thread that forks: handlers of other libraries may run after ours and allocate. */
 void ms_lock_all(void);
 void ms_unlock_all(void);
 void ms_lock_renew_all(void);

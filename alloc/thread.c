@@ -37,7 +37,7 @@ static _Atomic(ms_arena_t *) all_arenas;
 
 static ms_arena_t stray;
 static pthread_key_t key;
-static bool key_exists;
+static bool started, key_exists; /* MS_LOCK_THREADS */
 
 #define KEPT_ENDED 256u /* ended threads with a row of their own before codes are reused */
 
@@ -284,7 +284,8 @@ static ms_arena_t *attach(void) {
     int saved = errno;
     life = THREAD_ATTACHING;
     ms_lock(MS_LOCK_THREADS);
-    if (!key_exists) {
+    if (!started) {
+        started = true;
         ms_process_start();
         arena_init(&stray);
         attach_arena(&stray, &folded);
@@ -296,7 +297,7 @@ static ms_arena_t *attach(void) {
     if (arena) {
         ms_arena_current = arena;
         life = THREAD_ATTACHED;
-        pthread_setspecific(key, arena); /* may allocate: the arena is ready */
+        if (key_exists) pthread_setspecific(key, arena); /* may allocate: the arena is ready */
     } else {
         life = THREAD_NEW;
     }
@@ -317,10 +318,8 @@ static void end_record(ms_arena_t *arena) {
     add_arena_flow(&thread->final, arena);
     thread->foreign_freed_bytes += arena->foreign_freed_bytes;
     thread->foreign_freed_blocks += arena->foreign_freed_blocks;
-    thread->cpu_ns += thread_cpu_ns();
     thread->arena = NULL;
     if (thread != &folded) {
-        prctl(PR_GET_NAME, thread->name);
         thread->peak_bytes = arena->peak_bytes;
         thread->end_ns = ms_process_elapsed_ns();
         thread->state = MS_THREAD_ENDED;
@@ -329,11 +328,14 @@ static void end_record(ms_arena_t *arena) {
     arena->thread = NULL;
 }
 
-/* Runs as a destructor of thread-specific data. Others may still allocate after it, so it asks to be called again
- * until the last round. */
+/* Runs as a destructor of thread-specific data. Others may still allocate after it, so it asks to be called again. Of the
+ * four rounds there are it takes two: a thread whose first call of malloc or free is made by a destructor of the second
+ * round still gives its arena back. */
+#define DETACH_ROUNDS (PTHREAD_DESTRUCTOR_ITERATIONS / 2)
+
 static void detach(void *argument) {
     static __thread int rounds __attribute__((tls_model("initial-exec")));
-    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+    if (++rounds < DETACH_ROUNDS) {
         pthread_setspecific(key, argument);
         return;
     }
@@ -347,6 +349,8 @@ static void detach(void *argument) {
     ms_arena_flush_all(arena);
     ms_arena_current = &ms_arena_empty;
     life = THREAD_GONE;
+    arena->thread->cpu_ns += thread_cpu_ns();
+    if (arena->thread != &folded) prctl(PR_GET_NAME, arena->thread->name);
     end_record(arena);
     atomic_store_explicit(&arena->state, MS_ARENA_ORPHAN, memory_order_release);
     arena->next_in_pool = orphans;
@@ -406,11 +410,9 @@ static void fork_child(void) {
         ms_thread_t *thread = arena->thread;
         if (arena == ms_arena_current) {
             thread->tid = ms_os_thread_id();
-        } else if (thread && atomic_load(&arena->state) == MS_ARENA_RUNNING) {
-            ms_thread_t *record = thread;
+        } else if (thread && arena != &stray) { /* the stray arena is nobody's: its lock says it was at rest */
             atomic_store(&arena->state, MS_ARENA_FROZEN);
             end_record(arena);
-            record->cpu_ns = 0;
         }
     }
 }

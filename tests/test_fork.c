@@ -211,6 +211,71 @@ START_TEST(fork_handlers_that_allocate) {
 }
 END_TEST
 
+/* Handlers of a library that was loaded before ours were registered before ours, so between our handlers everything of
+ * ours is held, by the thread that forks. What runs before all constructors is in their place. */
+static bool early_handler_works;
+static void early_handler(void) {
+    static void *kept[40]; /* freed by the next handler, so that what is free does not do */
+    for (size_t i = 0; early_handler_works && i < 40; i++) {
+        free(kept[i]);
+        kept[i] = malloc(SIZE(i) * 10 + 5000 * i);
+        memset(kept[i], 1, SIZE(i));
+    }
+}
+static void register_early(void) { pthread_atfork(early_handler, early_handler, early_handler); }
+__attribute__((section(".preinit_array"), used)) static void (*const early)(void) = register_early;
+
+START_TEST(earlier_fork_handlers_that_allocate) {
+    static inherited_t inherited;
+    fill_inherited(&inherited);
+    early_handler_works = true;
+    start_noise();
+    for (int i = 0; i < FORKS / 2; i++) fork_and_check(&inherited, i % 8 == 0);
+    stop_noise();
+    early_handler_works = false;
+}
+END_TEST
+
+/* A thread of the child frees inherited memory and allocates in its very last destructors. */
+static pthread_key_t late_key;
+static void *left_behind;
+static void work_late(void *block) {
+    static __thread int rounds;
+    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+        pthread_setspecific(late_key, block);
+        return;
+    }
+    free(block);
+    free(malloc(50));
+    left_behind = malloc(77);
+}
+
+static void *give_to_destructor(void *block) {
+    pthread_setspecific(late_key, malloc(40)); /* the thread has an arena */
+    free(pthread_getspecific(late_key));
+    pthread_setspecific(late_key, block);
+    return NULL;
+}
+
+START_TEST(late_destructors_in_a_child) {
+    free(malloc(1)); /* our key comes first */
+    ck_assert_int_eq(pthread_key_create(&late_key, work_late), 0);
+    void *block = malloc(100);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t thread;
+        expect(pthread_create(&thread, NULL, give_to_destructor, block) == 0, 1);
+        expect(pthread_join(thread, NULL) == 0, 2);
+        free(left_behind);
+        export_in_child();
+        _exit(0);
+    }
+    ck_assert_int_eq(wait_for(pid), 0);
+    pthread_key_delete(late_key);
+    free(block);
+}
+END_TEST
+
 /* fork inside a task: the child goes on in it. */
 START_TEST(forks_inside_a_task) {
     static inherited_t inherited;
@@ -290,8 +355,10 @@ START_TEST(exec_from_a_thread) {
 END_TEST
 
 static Suite *suite(void) {
-    const TTest *tests[] = {forks_while_others_allocate, threads_fork_at_once,      fork_handlers_that_allocate,
-                            forks_inside_a_task,         child_leaves_through_exit, vfork_exec_spawn_system,
+    const TTest *tests[] = {forks_while_others_allocate, threads_fork_at_once,
+                            fork_handlers_that_allocate, earlier_fork_handlers_that_allocate,
+                            late_destructors_in_a_child, forks_inside_a_task,
+                            child_leaves_through_exit,   vfork_exec_spawn_system,
                             exec_from_a_thread};
     return SUPPORT_SUITE("fork", tests);
 }

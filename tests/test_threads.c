@@ -191,6 +191,26 @@ START_TEST(arenas_of_dead_threads_are_adopted) {
 }
 END_TEST
 
+/* A thread that calls nothing but free, and that in a destructor of its thread-specific data, has an arena too. */
+static pthread_key_t freeing_key;
+static void *leave_to_destructor(void *block) {
+    pthread_setspecific(freeing_key, block);
+    return NULL;
+}
+
+START_TEST(arenas_used_in_destructors_only_are_adopted) {
+    size_t after_some = 0;
+    free(malloc(1)); /* our key comes first */
+    ck_assert_int_eq(pthread_key_create(&freeing_key, free), 0);
+    for (int i = 0; i < 3000; i++) {
+        join(start(leave_to_destructor, malloc(100)));
+        if (i == 500) after_some = support_rss();
+    }
+    pthread_key_delete(freeing_key);
+    ck_assert_uint_lt(support_rss(), after_some + 8 * MIB);
+}
+END_TEST
+
 START_TEST(a_dead_thread_gives_memory_back) {
     size_t before = support_rss();
     join(start(allocate_chain, (void *)500000)); /* 100 MB */
@@ -272,6 +292,7 @@ static Suite *suite(void) {
                             memory_freed_only_by_others_stays_bounded,
                             a_living_owner_reuses_what_others_freed,
                             arenas_of_dead_threads_are_adopted,
+                            arenas_used_in_destructors_only_are_adopted,
                             a_dead_thread_gives_memory_back,
                             trim_gives_small_blocks_back,
                             trim_gives_large_blocks_back,

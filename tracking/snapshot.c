@@ -383,7 +383,7 @@ static bool fill_memory(ms_snapshot_t *snapshot) {
     row->free_bytes = at_least_zero(carved - live_strides) + large.cached_bytes;
     row->uncarved_bytes = at_least_zero(slab_bytes - carved);
     row->metadata_bytes = ms_os_metadata_bytes();
-    row->backing_resident_bytes = ms_backend_current()->resident();
+    row->backing_resident_bytes = ms_backend_resident();
     if (row->backing_resident_bytes == MS_NULL)
         ms_snapshot_null(snapshot, "memory", "backing_resident_bytes", "this backing does not tell");
     return true;
