@@ -72,7 +72,7 @@ typedef struct ms_arena {
     uint64_t allocated_bytes;
     int64_t countdown_set;
     uint64_t other_freed_bytes, other_freed_blocks; /* own blocks freed while their task was not current */
-    uint64_t drained_bytes, drained_blocks;         /* own blocks other threads freed, back home */
+    uint64_t drained_bytes;                         /* own blocks other threads freed, back home */
     uint64_t sequence;                              /* odd while marks and cells move together */
     ms_flow_t mark;                                 /* flow already in the cell of the current task */
     ms_flow_t task_settled;                         /* flow already in the current task's live bytes */
@@ -154,6 +154,7 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
         *due = true;
         return NULL;
     }
+    __builtin_prefetch((void *)header->word0, 1); /* the next malloc's block: 2 % of python3's CPU time, 1 % elsewhere */
     arena->free[class] = (void *)header->word0;
     arena->allocated[class]++;
     arena->allocated_blocks++;
@@ -263,6 +264,10 @@ typedef struct ms_block_facts {
     struct ms_large *large;
 } ms_block_facts_t;
 bool ms_block_find(const void *payload, ms_block_facts_t *found);
+
+/* The facts of a block that is freed and on its way home or in quarantine: MS_FLAG_REMOTE in place of MS_FLAG_LIVE, and in
+ * place of its age the bytes of its size that were not requested. */
+uint64_t ms_block_facts_freed(const ms_block_facts_t *block);
 
 /* Whether `payload` is the inner payload of the live extended block at `base`. */
 bool ms_block_has_inner(const void *base, const void *payload);
