@@ -245,8 +245,7 @@ size_t ms_arena_drain(ms_arena_t *arena) {
         uint32_t class = ms_class_of(ms_facts_size(facts));
         if (ms_unlikely(!(ms_facts_flags(facts) & MS_FLAG_REMOTE) || class >= MS_SMALL_CLASSES))
             ms_fault_free_list(payload, ms_slab_of(payload)->class);
-        arena->drained_bytes += ms_facts_size(facts);
-        arena->drained_blocks++;
+        if (ms_facts_code(facts) == arena->code) arena->drained_bytes += ms_facts_size(facts) - ms_facts_age(facts);
         arena->listed[class]++;
         ms_list_push(arena, payload, class);
         touched[class / 64] |= (uint64_t)1 << class % 64;
@@ -299,19 +298,25 @@ void ms_arena_post(ms_arena_t *arena) {
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
 }
 
-static void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload, uint64_t facts) {
+uint64_t ms_block_facts_freed(const ms_block_facts_t *block) {
+    uint32_t flags = ms_facts_flags(block->facts) ^ (MS_FLAG_LIVE | MS_FLAG_REMOTE);
+    size_t size = ms_facts_size(block->facts);
+    return ms_facts(ms_facts_code(block->facts), flags, (uint32_t)(size - block->size), size);
+}
+
+static void send_home(ms_arena_t *arena, ms_arena_t *owner, const ms_block_facts_t *block) {
+    void *payload = block->base;
     if (arena->outbox_owner != owner) {
         ms_arena_post(arena);
         arena->outbox_owner = owner;
         arena->outbox_last = payload;
         arena->outbox_first = NULL;
     }
-    uint32_t class = ms_class_of(ms_facts_size(facts));
+    uint32_t class = ms_class_of(ms_facts_size(block->facts));
     ms_count(&arena->remote_freed[class], 1);
     ms_header_t *header = ms_header_of(payload);
-    uint64_t marked = facts ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
     header->word0 = (uintptr_t)arena->outbox_first;
-    header->word1 = ms_seal(marked, header->word0, payload);
+    header->word1 = ms_seal(ms_block_facts_freed(block), header->word0, payload);
     arena->outbox_first = payload;
     arena->outbox_bytes += ms_class_stride(class);
     if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= OUTBOX_BYTES) ms_arena_post(arena);
@@ -407,6 +412,7 @@ typedef struct request {
     ms_origin_t origin;
     void *caller;
     uintptr_t sp, fp; /* registers of the caller once it is returned to; sp 0: not known */
+    ms_large_t *large; /* its memory, if that had to be there first */
     bool sampled;
 } request_t;
 
@@ -428,9 +434,15 @@ static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double 
     return site;
 }
 
-static void *allocate_large(ms_arena_t *arena, const request_t *request) {
+static bool is_large(const request_t *request) { return request->size > MS_SMALL_MAX || request->alignment > MS_PAGE; }
+
+static ms_large_t *large_memory(const request_t *request) {
     backend_ensure();
-    ms_large_t *block = ms_large_allocate(request->size, request->alignment);
+    return ms_large_allocate(request->size, request->alignment);
+}
+
+static void *allocate_large(ms_arena_t *arena, const request_t *request) {
+    ms_large_t *block = request->large ? request->large : large_memory(request);
     if (!block) return NULL;
     uint32_t site = every_site(arena, request);
     if (request->sampled) {
@@ -481,7 +493,7 @@ static void *allocate_plain(ms_arena_t *arena, const request_t *request) {
 }
 
 static void *allocate_any(ms_arena_t *arena, const request_t *request) {
-    if (request->size > MS_SMALL_MAX || request->alignment > MS_PAGE) return allocate_large(arena, request);
+    if (is_large(request)) return allocate_large(arena, request);
     if (request->sampled || request->alignment > 16) return allocate_extended(arena, request);
     return allocate_plain(arena, request);
 }
@@ -497,6 +509,12 @@ static MS_COLD bool give_all_back(ms_arena_t *arena) {
     return true;
 }
 
+static void *refuse(void) {
+    atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
+    errno = ENOMEM;
+    return NULL;
+}
+
 /* The request's bytes are already off the countdown. */
 static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     request->sampled = arena->countdown < 0 && due(arena);
@@ -504,9 +522,7 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
     if (ms_unlikely(!payload)) {
         arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
-        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
-        errno = ENOMEM;
-        return NULL;
+        return refuse();
     }
     arena->allocated_blocks++;
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
@@ -515,15 +531,23 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
 
 #define ADDRESS_SPACE ((size_t)1 << 47)
 
+/* The memory of a large block comes before its count: a request for more than there is must not raise a peak. */
+static bool large_comes(ms_arena_t *arena, request_t *request) {
+    request->large = large_memory(request);
+    if (!request->large && give_all_back(arena)) request->large = large_memory(request);
+    return request->large != NULL;
+}
+
 static void *allocate(request_t *request) {
-    if (request->size > ADDRESS_SPACE) { /* more would also upset the countdown */
-        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
-        errno = ENOMEM;
-        return NULL;
-    }
+    if (request->size > ADDRESS_SPACE) return refuse(); /* more would also upset the countdown */
     ms_arena_t *arena = ms_arena_enter();
-    arena->countdown -= (int64_t)request->size;
-    void *payload = allocate_counted(arena, request);
+    void *payload;
+    if (is_large(request) && !large_comes(arena, request)) {
+        payload = refuse();
+    } else {
+        arena->countdown -= (int64_t)request->size;
+        payload = allocate_counted(arena, request);
+    }
     ms_arena_leave(arena);
     return payload;
 }
@@ -667,19 +691,21 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
     }
 }
 
+/* The header in front of an inner payload must not outlive the block. */
+static void erase_inner(const ms_block_facts_t *block) {
+    const ms_extension_t *extension = block->base;
+    ms_header_t *inner = ms_header_of((char *)block->base + extension->inner);
+    inner->word0 = 0;
+    inner->word1 = ms_secret.free_key;
+}
+
 void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dead(block);
     ms_arena_t *owner = atomic_load_explicit(&block->slab->arena, memory_order_relaxed);
-    if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) { /* the inner header must not outlive the block */
-        const ms_extension_t *extension = block->base;
-        ms_header_t *inner = ms_header_of((char *)block->base + extension->inner);
-        inner->word0 = 0;
-        inner->word1 = ms_secret.free_key;
-    }
     if (owner == arena)
         give_block(arena, block->base, block->slab->class);
     else
-        send_home(arena, owner, block->base, block->facts);
+        send_home(arena, owner, block);
 }
 
 static void release_large(ms_arena_t *arena, ms_block_facts_t *block, const void *payload) {
@@ -697,6 +723,7 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
         return;
     }
     count_free(arena, block);
+    if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) erase_inner(block);
     if (ms_unlikely(ms_process.paranoid) && ms_paranoia_keep(arena, block)) return;
     ms_release_memory(arena, block);
 }
@@ -746,29 +773,31 @@ static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void 
     return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller, 0, 0) : 0;
 }
 
-/* The block stays and is `size` bytes from now on: counted as freed and allocated again. */
-static void resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size, void *caller) {
+/* The block stays and is `size` bytes from now on: counted as freed and allocated again, in this order, since the two are
+ * never there at once. True: it is sampled. */
+static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size, void *caller) {
     uint32_t class = old->large ? MS_CLASS_LARGE : old->slab->class;
     uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
     count_free(arena, old);
     ms_count(&arena->freed_before[class], 1);
+    arena->countdown -= (int64_t)size;
+    bool sampled = arena->countdown < 0 && due(arena);
     arena->allocated[class]++;
     arena->allocated_blocks++;
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     if (site) ms_site_count_alloc(arena, site, size);
+    return sampled;
 }
 
 static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
     ms_large_t *large = old->large, before = *large;
     ms_header_t header = *old->header;
     if (size <= MS_SMALL_MAX || !ms_large_resize(large, size)) return NULL;
-    arena->countdown -= (int64_t)size;
-    bool sampled = arena->countdown < 0 && due(arena);
     ms_block_facts_t moved = *old;
     moved.header = &header;
     moved.large = &before;
-    resize_counted(arena, &moved, large->payload, size, caller);
+    bool sampled = resize_counted(arena, &moved, large->payload, size, caller);
     large->sample_site = 0;
     if (sampled) {
         request_t request = {.size = size, .caller = caller};
@@ -785,8 +814,6 @@ static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
         atomic_load_explicit(&old->slab->arena, memory_order_relaxed) != arena)
         return NULL;
     if (arena->countdown < (int64_t)size && ms_process.sites == MS_SITES_SAMPLED) return NULL;
-    arena->countdown -= (int64_t)size;
-    if (arena->countdown < 0) due(arena);
     resize_counted(arena, old, old->base, size, caller);
     return old->base;
 }

@@ -77,16 +77,15 @@ static void let_oldest_go(ms_arena_t *arena) {
     arena->quarantine_bytes -= bytes;
     ms_count(&arena->quarantined[slab->class], -(uint64_t)1);
     if (ms_process.knobs.junk) ms_paranoia_taken(payload, bytes);
-    ms_block_facts_t block = {.base = payload, .header = header, .slab = slab};
-    block.facts = facts & ~((uint64_t)MS_FLAG_EXTENDED << MS_FACTS_FLAGS_SHIFT); /* its inner header is gone already */
+    size_t size = ms_facts_size(facts) - ms_facts_age(facts);
+    ms_block_facts_t block = {.base = payload, .header = header, .facts = facts, .size = size, .slab = slab};
     ms_release_memory(arena, &block);
 }
 
 bool ms_paranoia_keep(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (!ms_process.knobs.quarantine) return false;
     ms_paranoia_dead(block);
-    uint64_t facts = block->facts ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
-    mark(block->base, facts, NULL);
+    mark(block->base, ms_block_facts_freed(block), NULL);
     if (arena->quarantine_first)
         mark(arena->quarantine_last, ms_open(ms_header_of(arena->quarantine_last)), block->base);
     else

@@ -6,6 +6,7 @@
 #include "alloc/paranoia.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
+#include "tracking/tasks.h"
 #include "tracking/unwind.h"
 
 #include <errno.h>
@@ -78,7 +79,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->allocated_bytes = 0;
     arena->countdown = arena->countdown_set = 0;
     arena->other_freed_bytes = arena->other_freed_blocks = 0;
-    arena->drained_bytes = arena->drained_blocks = 0;
+    arena->drained_bytes = 0;
     arena->foreign_freed_bytes = arena->foreign_freed_blocks = 0;
     arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
     arena->peak_bytes = 0;
@@ -343,6 +344,7 @@ static void detach(void *argument) {
     ms_paranoia_flush(arena);
     ms_arena_post(arena);
     ms_arena_settle(arena);
+    ms_task_settle_last(arena);
     ms_arena_flush_task(arena);
     ms_lock(MS_LOCK_THREADS);
     ms_arena_drain(arena);

@@ -160,6 +160,7 @@ static Suite *suite(void) {
 }
 
 int main(void) {
-    static const char *const checked[] = {"off", "exact", "hybrid", "hybrid,junk:on,guard:on,quarantine:1M", NULL};
+    static const char *const checked[] = {
+        "off", "exact", "hybrid", "hybrid,junk:on", "hybrid,junk:on,guard:on,quarantine:1M", NULL};
     return support_main(suite, support_stress() ? support_modes_all : checked);
 }

@@ -169,8 +169,8 @@ static void settle_untasked(ms_arena_t *arena) {
     atomic_fetch_sub_explicit(&none.live_bytes, (int64_t)freed, memory_order_relaxed);
 }
 
-/* Until there is a task, what runs outside any is the whole process, whose peak is known. The first settle after that
- * brings everything so far. */
+/* Until there is a task, what runs outside any is the whole process, whose peak is known: the first task's creation hands
+ * it on, and a thread's first settle after that brings everything so far. */
 static bool is_all_untasked(void) { return ms_task_index_count() == MS_TASK_FIRST; }
 
 int64_t ms_task_peak(const ms_task_t *task) {
@@ -179,7 +179,10 @@ int64_t ms_task_peak(const ms_task_t *task) {
 }
 
 void ms_task_settle(ms_arena_t *arena) {
-    if (is_all_untasked()) return;
+    if (!is_all_untasked()) ms_task_settle_last(arena);
+}
+
+void ms_task_settle_last(ms_arena_t *arena) {
     settle_untasked(arena);
     ms_flow_t flow = ms_arena_flow(arena);
     int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) -
@@ -243,6 +246,7 @@ static ms_task_t *slot_new(uint32_t *index) {
         if (!tasks) return NULL;
         atomic_store_explicit(chunk, tasks, memory_order_release); /* pairs with ms_task_of_index() */
     }
+    if (is_all_untasked()) atomic_store(&none.peak_bytes, atomic_load(&ms_process.peak_bytes));
     atomic_store_explicit(&index_count, *index + 1, memory_order_release);
     return &tasks[*index % CHUNK];
 }
@@ -409,12 +413,9 @@ static void fill_usage(const ms_task_t *task, uint32_t index, memscope_usage_t *
         .freed_blocks = sum.freed_blocks,
         .live_bytes = sum.allocated_bytes - sum.freed_bytes,
         .live_blocks = sum.allocated_blocks - sum.freed_blocks,
+        .peak_error_bytes = ms_task_peak_error(index),
     };
     usage->peak_bytes = (uint64_t)peak > usage->live_bytes ? (uint64_t)peak : usage->live_bytes;
-    usage->peak_error_bytes = ms_process.always_slow ? 0
-                                                     : (uint64_t)(peak / 64 < 1024    ? 1024
-                                                                  : peak / 64 > 65536 ? 65536
-                                                                                      : peak / 64);
 }
 
 int memscope_task_usage(memscope_task_t id, memscope_usage_t *usage) {

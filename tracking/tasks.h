@@ -54,6 +54,8 @@ void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size);
 
 /* Adds the change of the current task's live bytes since the last time to the task, and raises its peak. */
 void ms_task_settle(ms_arena_t *arena);
+/* The same before the thread ends, also if it waits for the first task otherwise. */
+void ms_task_settle_last(ms_arena_t *arena);
 
 int64_t ms_task_peak(const ms_task_t *task); /* bytes */
 /* The task's peak differs from the true one by at most this. */

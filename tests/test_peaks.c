@@ -1,0 +1,149 @@
+/* Peaks against a script whose true peaks are known: requests that fail, blocks that grow in place, memory that others
+ * free, threads that have ended. A peak may differ from the truth by the error it states, and here by what the test and
+ * libc keep besides (ROOM). */
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memscope/memscope.h"
+#include "tests/support.h"
+
+#define MIB ((size_t)1 << 20)
+#define ROOM MIB
+
+static memscope_usage_t process_usage(void) {
+    memscope_usage_t usage;
+    ck_assert_int_eq(memscope_process_usage(&usage), 0);
+    return usage;
+}
+
+static memscope_usage_t thread_usage(void) {
+    memscope_usage_t usage;
+    ck_assert_int_eq(memscope_thread_usage(&usage), 0);
+    return usage;
+}
+
+static void check_peak(const memscope_usage_t *usage, uint64_t expected) {
+    ck_assert_uint_ge(usage->peak_bytes + usage->peak_error_bytes + ROOM, expected);
+    ck_assert_uint_le(usage->peak_bytes, expected + usage->peak_error_bytes + ROOM);
+}
+
+static void check_here(uint64_t expected) {
+    memscope_usage_t process = process_usage(), thread = thread_usage();
+    check_peak(&process, expected);
+    check_peak(&thread, expected);
+}
+
+START_TEST(failed_requests_raise_no_peak) {
+    const size_t sizes[] = {(size_t)1 << 47, ((size_t)1 << 47) + 1, PTRDIFF_MAX, SIZE_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        volatile size_t size = sizes[i];
+        ck_assert_ptr_null(malloc(size));
+        void *block = malloc(2 * MIB);
+        ck_assert_ptr_null(realloc(block, size));
+        free(block);
+    }
+    check_here(2 * MIB);
+}
+END_TEST
+
+START_TEST(growing_in_place_is_no_sum) {
+    char *block = malloc(64 * MIB);
+    for (size_t size = 64 * MIB; size <= 72 * MIB; size += MIB / 4) ck_assert_ptr_nonnull(block = realloc(block, size));
+    check_here(72 * MIB);
+    char *small = malloc(20000);
+    for (size_t i = 0; i < 1000; i++) ck_assert_ptr_nonnull(small = realloc(small, 20000 + i % 5));
+    check_here(72 * MIB);
+    free(small);
+    free(block);
+    check_here(72 * MIB);
+}
+END_TEST
+
+/* ---- blocks that another thread frees */
+
+enum { BLOCKS = 1000, ROUNDS = 200 };
+static void *blocks[BLOCKS];
+
+static void *free_all(void *unused) {
+    for (size_t i = 0; i < BLOCKS; i++) free(blocks[i]);
+    return unused;
+}
+
+static void in_thread(void *(*body)(void *)) {
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, body, NULL), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+
+START_TEST(handing_blocks_over_does_not_lower_a_peak) {
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t i = 0; i < BLOCKS; i++) blocks[i] = i % 2 ? malloc(200) : memalign(128, 100);
+        in_thread(free_all);
+    }
+    char *large = malloc(8 * MIB);
+    memset(large, 1, 8 * MIB);
+    free(large);
+    memscope_usage_t usage = thread_usage();
+    check_peak(&usage, 8 * MIB);
+}
+END_TEST
+
+static void *allocate_all(void *unused) {
+    for (size_t i = 0; i < BLOCKS; i++) blocks[i] = malloc(10000);
+    return unused;
+}
+
+/* The tenant before left 10 MB, which come home to its successor's arena. */
+static void *succeed(void *unused) {
+    free(malloc(1));
+    in_thread(free_all);
+    for (size_t i = 0; i < BLOCKS; i++) blocks[i] = malloc(8000);
+    for (size_t i = 0; i < BLOCKS; i++) free(blocks[i]);
+    memscope_usage_t usage = thread_usage();
+    check_peak(&usage, 8000 * BLOCKS);
+    return unused;
+}
+
+START_TEST(an_adopted_arena_starts_from_nothing) {
+    for (int round = 0; round < 3; round++) {
+        in_thread(allocate_all);
+        in_thread(succeed);
+    }
+}
+END_TEST
+
+/* ---- what ran outside any task before there was one */
+
+START_TEST(no_task_has_the_peak_of_before_the_first_task) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!conf || strstr(conf, "mode:off")) return;
+    in_thread(allocate_all); /* 10 MB by a thread that is gone */
+    char *large = malloc(20 * MIB);
+    free(large);
+    memscope_task_t task = memscope_task_create("first", 0);
+    memscope_task_leave(memscope_task_enter(task));
+    in_thread(free_all);
+    memscope_usage_t usage;
+    ck_assert_int_eq(memscope_task_usage(0, &usage), 0);
+    check_peak(&usage, 20 * MIB + BLOCKS * 10000);
+    char *larger = malloc(40 * MIB);
+    free(larger);
+    free(malloc(MIB));
+    ck_assert_int_eq(memscope_task_usage(0, &usage), 0);
+    check_peak(&usage, 40 * MIB);
+}
+END_TEST
+
+static Suite *suite(void) {
+    const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
+                            handing_blocks_over_does_not_lower_a_peak, an_adopted_arena_starts_from_nothing,
+                            no_task_has_the_peak_of_before_the_first_task};
+    return SUPPORT_SUITE("peaks", tests);
+}
+
+int main(void) {
+    return support_main(suite, support_modes_few);
+}
