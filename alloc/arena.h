@@ -219,11 +219,18 @@ static inline __attribute__((always_inline)) void ms_release_sized(void *payload
 
 /* ---- slow-path pieces shared by alloc/ and tracking/ */
 
-/* Requested bytes allocated by the thread that runs the arena. */
+/* Requested bytes allocated by the thread that runs the arena. Another thread reads again if the bytes counted down were
+ * just moved. */
 static inline uint64_t ms_arena_allocated_bytes(const ms_arena_t *arena) {
-    return ms_read(&arena->allocated_bytes) +
-           (uint64_t)(__atomic_load_n(&arena->countdown_set, __ATOMIC_RELAXED) -
-                      __atomic_load_n(&arena->countdown, __ATOMIC_RELAXED));
+    uint64_t moved;
+    int64_t set, left;
+    do {
+        moved = __atomic_load_n(&arena->allocated_bytes, __ATOMIC_ACQUIRE);
+        set = __atomic_load_n(&arena->countdown_set, __ATOMIC_ACQUIRE);
+        left = __atomic_load_n(&arena->countdown, __ATOMIC_ACQUIRE);
+    } while (ms_unlikely(ms_read(&arena->allocated_bytes) != moved ||
+                         __atomic_load_n(&arena->countdown_set, __ATOMIC_RELAXED) != set));
+    return moved + (uint64_t)(set - left);
 }
 
 /* Blocks of a class that came back to this arena's lists. */
@@ -234,6 +241,15 @@ static inline uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
 
 /* The flow of the current tenant's own blocks while their task was current. */
 ms_flow_t ms_arena_flow(const ms_arena_t *arena);
+
+/* Around changes to flow, marks and cells that other threads must see all or none of (add_arena() in tracking/tasks.c). */
+static inline void ms_arena_sequence_begin(ms_arena_t *arena) {
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* odd is seen before any change */
+}
+static inline void ms_arena_sequence_end(ms_arena_t *arena) {
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELEASE);
+}
 
 /* Whether anything was counted since the last ms_arena_flush_task(). */
 static inline bool ms_flow_moved(const ms_arena_t *arena) {

@@ -268,11 +268,13 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
 static void detach(void *argument);
 
 static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
+    ms_arena_sequence_begin(arena);
     arena_forget_tenant(arena);
+    arena->word0 = 0;
+    ms_arena_sequence_end(arena);
     arena->thread = thread;
     arena->code = thread->code;
     arena->always_slow = ms_process.always_slow;
-    arena->word0 = 0;
     if (thread != &folded) thread->arena = arena;
     if (arena->unwind) ms_unwind_thread_reset(arena->unwind);
     ms_arena_dress(arena);

@@ -13,6 +13,10 @@
 #include "tests/support.h"
 
 #pragma weak memscope_process_usage
+#pragma weak memscope_task_create
+#pragma weak memscope_task_enter
+#pragma weak memscope_task_leave
+#pragma weak memscope_task_usage
 
 #define MIB ((size_t)1 << 20)
 
@@ -286,6 +290,46 @@ START_TEST(nothing_is_live_after_all_is_freed) {
 }
 END_TEST
 
+/* Sums taken while threads count: a block that came and went meanwhile must not make them negative. */
+static _Atomic(bool) churning;
+static void *_Atomic churned[16];
+
+static void *churn(void *task) {
+    uint64_t state = (uintptr_t)task;
+    while (atomic_load(&churning)) {
+        memscope_token_t token = memscope_task_enter(*(memscope_task_t *)task);
+        for (int i = 0; i < 50; i++) free(malloc(support_random(&state) % 2000));
+        free(malloc(3 * MIB));
+        free(atomic_exchange(&churned[support_random(&state) % 16], malloc(500)));
+        memscope_task_leave(token);
+    }
+    return NULL;
+}
+
+START_TEST(sums_of_moving_counts_stay_sane) {
+    static memscope_task_t tasks[3];
+    pthread_t threads[3];
+    if (!support_is_memscope()) return;
+    atomic_store(&churning, true);
+    for (size_t i = 0; i < 3; i++) {
+        tasks[i] = memscope_task_create("churn", 0);
+        threads[i] = start(churn, &tasks[i]);
+    }
+    for (int round = 0; round < 4000; round++) {
+        memscope_usage_t usage[2];
+        ck_assert_int_eq(memscope_process_usage(&usage[0]), 0);
+        ck_assert_int_eq(memscope_task_usage(tasks[round % 3], &usage[1]), 0);
+        for (int i = 0; i < 2; i++) {
+            ck_assert_uint_lt(usage[i].live_bytes, 1000 * MIB);
+            ck_assert_uint_lt(usage[i].live_blocks, 1000000);
+        }
+    }
+    atomic_store(&churning, false);
+    for (size_t i = 0; i < 3; i++) join(threads[i]);
+    for (size_t i = 0; i < 16; i++) free(atomic_exchange(&churned[i], NULL));
+}
+END_TEST
+
 static Suite *suite(void) {
     const TTest *tests[] = {a_thousand_threads_at_once,
                             threads_come_and_go,
@@ -297,7 +341,8 @@ static Suite *suite(void) {
                             trim_gives_small_blocks_back,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
-                            nothing_is_live_after_all_is_freed};
+                            nothing_is_live_after_all_is_freed,
+                            sums_of_moving_counts_stay_sane};
     return SUPPORT_SUITE("threads", tests);
 }
 

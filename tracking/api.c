@@ -97,12 +97,12 @@ static void usage_of(memscope_usage_t *usage, const ms_flow_t *flow, uint64_t pe
     *usage = (memscope_usage_t){
         .allocated_bytes = flow->allocated_bytes,
         .allocated_blocks = flow->allocated_blocks,
-        .freed_bytes = flow->freed_bytes,
-        .freed_blocks = flow->freed_blocks,
-        .live_bytes = flow->allocated_bytes - flow->freed_bytes,
-        .live_blocks = flow->allocated_blocks - flow->freed_blocks,
+        .freed_bytes = ms_freed_of(flow->allocated_bytes, flow->freed_bytes),
+        .freed_blocks = ms_freed_of(flow->allocated_blocks, flow->freed_blocks),
         .peak_error_bytes = error,
     };
+    usage->live_bytes = usage->allocated_bytes - usage->freed_bytes;
+    usage->live_blocks = usage->allocated_blocks - usage->freed_blocks;
     usage->peak_bytes = peak > usage->live_bytes ? peak : usage->live_bytes;
 }
 

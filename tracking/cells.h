@@ -43,6 +43,10 @@ static inline void ms_count(uint64_t *counter, uint64_t amount) {
 }
 static inline uint64_t ms_read(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_RELAXED); }
 
+/* What was freed of what was allocated. Sums are read while threads go on counting: a block that came and went meanwhile
+ * may be in the later of the two only. */
+static inline uint64_t ms_freed_of(uint64_t allocated, uint64_t freed) { return freed < allocated ? freed : allocated; }
+
 /* The cell of `id`, or NULL if it was never written. Any thread. */
 static inline ms_cell_t *ms_cell_find(const ms_cells_t *cells, uint32_t id) {
     if (id >= MS_CELL_LIMIT) return NULL;

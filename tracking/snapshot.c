@@ -77,8 +77,8 @@ void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *co
 static void set_usage(ms_threads_row_t *row, const ms_flow_t *own, const ms_flow_t *others) {
     row->allocated_bytes = own->allocated_bytes;
     row->allocated_blocks = own->allocated_blocks;
-    row->freed_bytes = own->freed_bytes + others->freed_bytes;
-    row->freed_blocks = own->freed_blocks + others->freed_blocks;
+    row->freed_bytes = ms_freed_of(own->allocated_bytes, own->freed_bytes + others->freed_bytes);
+    row->freed_blocks = ms_freed_of(own->allocated_blocks, own->freed_blocks + others->freed_blocks);
     row->live_bytes = row->allocated_bytes - row->freed_bytes;
     row->live_blocks = row->allocated_blocks - row->freed_blocks;
     row->freed_by_others_bytes = others->freed_bytes;
@@ -193,10 +193,8 @@ static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t in
         .end_ns = ended ? task->end_ns : MS_NULL,
         .allocated_bytes = sum.allocated_bytes,
         .allocated_blocks = sum.allocated_blocks,
-        .freed_bytes = sum.freed_bytes,
-        .freed_blocks = sum.freed_blocks,
-        .live_bytes = sum.allocated_bytes - sum.freed_bytes,
-        .live_blocks = sum.allocated_blocks - sum.freed_blocks,
+        .freed_bytes = ms_freed_of(sum.allocated_bytes, sum.freed_bytes),
+        .freed_blocks = ms_freed_of(sum.allocated_blocks, sum.freed_blocks),
         .peak_error_bytes = ms_task_peak_error(index),
         .enters = sum.enters,
         .handed_off_bytes = sum.handed_off_bytes,
@@ -204,6 +202,8 @@ static void add_task(ms_snapshot_t *snapshot, const ms_task_t *task, uint32_t in
         .outlived_bytes = ended ? task->outlived_bytes : MS_NULL,
         .outlived_blocks = ended ? task->outlived_blocks : MS_NULL,
     };
+    row->live_bytes = row->allocated_bytes - row->freed_bytes;
+    row->live_blocks = row->allocated_blocks - row->freed_blocks;
     row->peak_bytes = (uint64_t)peak > row->live_bytes ? (uint64_t)peak : row->live_bytes;
 }
 
@@ -234,9 +234,8 @@ static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estim
     uint64_t half = estimated ? (uint64_t)1 << (MS_WEIGHT_SHIFT - 1) : 0;
     row->allocated_bytes = sum->allocated_bytes;
     row->allocated_blocks = (sum->allocated_blocks + half) >> shift;
-    row->freed_bytes = sum->freed_bytes;
-    row->freed_blocks = (sum->freed_blocks + half) >> shift;
-    if (row->freed_blocks > row->allocated_blocks) row->freed_blocks = row->allocated_blocks;
+    row->freed_bytes = ms_freed_of(row->allocated_bytes, sum->freed_bytes);
+    row->freed_blocks = ms_freed_of(row->allocated_blocks, (sum->freed_blocks + half) >> shift);
     row->live_bytes = row->allocated_bytes - row->freed_bytes;
     row->live_blocks = row->allocated_blocks - row->freed_blocks;
     row->peak_bytes = MS_NULL;
@@ -318,6 +317,7 @@ static ms_size_classes_row_t class_row(uint32_t class) {
         row.freed_blocks += ms_arena_frees(arena, class) + ms_read(&arena->remote_freed[class]);
         if (!is_large) row.freed_blocks += ms_read(&arena->quarantined[class]);
     }
+    row.freed_blocks = ms_freed_of(row.allocated_blocks, row.freed_blocks);
     row.live_blocks = row.allocated_blocks - row.freed_blocks;
     return row;
 }

@@ -138,14 +138,13 @@ void ms_arena_flush_task(ms_arena_t *arena) {
         flow.allocated_bytes == mark->allocated_bytes)
         return;
     ms_cell_t *cell = ms_task_cell(arena, ms_word0_task(arena->word0));
-    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE); /* pairs with add_arena(): odd is seen before any change */
+    ms_arena_sequence_begin(arena);
     ms_count(&cell->allocated_bytes, flow.allocated_bytes - mark->allocated_bytes);
     ms_count(&cell->allocated_blocks, flow.allocated_blocks - mark->allocated_blocks);
     ms_count(&cell->freed_bytes, flow.freed_bytes - mark->freed_bytes);
     ms_count(&cell->freed_blocks, flow.freed_blocks - mark->freed_blocks);
     *mark = flow;
-    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELEASE);
+    ms_arena_sequence_end(arena);
 }
 
 static void raise_peak(_Atomic(int64_t) *peak, int64_t live) {
@@ -409,12 +408,12 @@ static void fill_usage(const ms_task_t *task, uint32_t index, memscope_usage_t *
     *usage = (memscope_usage_t){
         .allocated_bytes = sum.allocated_bytes,
         .allocated_blocks = sum.allocated_blocks,
-        .freed_bytes = sum.freed_bytes,
-        .freed_blocks = sum.freed_blocks,
-        .live_bytes = sum.allocated_bytes - sum.freed_bytes,
-        .live_blocks = sum.allocated_blocks - sum.freed_blocks,
+        .freed_bytes = ms_freed_of(sum.allocated_bytes, sum.freed_bytes),
+        .freed_blocks = ms_freed_of(sum.allocated_blocks, sum.freed_blocks),
         .peak_error_bytes = ms_task_peak_error(index),
     };
+    usage->live_bytes = usage->allocated_bytes - usage->freed_bytes;
+    usage->live_blocks = usage->allocated_blocks - usage->freed_blocks;
     usage->peak_bytes = (uint64_t)peak > usage->live_bytes ? (uint64_t)peak : usage->live_bytes;
 }
 
