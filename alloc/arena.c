@@ -172,7 +172,10 @@ static void backend_ensure(void) {
     if (id == MS_BACKEND_MIMALLOC) return; /* from the constructor */
     const ms_backend_t *backend = ms_backend_get(id);
     if (!backend) return;
-    if (!backend->prepare || backend->prepare())
+    int saved = errno;
+    bool ready = !backend->prepare || backend->prepare();
+    errno = saved; /* this malloc may well succeed */
+    if (ready)
         ms_backend_select(backend);
     else
         atomic_store_explicit(&started, 0, memory_order_relaxed); /* not now: it may be better later */
