@@ -30,6 +30,7 @@ try "first calls, mode:exact" mode:exact "$program"
 if $CC -std=gnu17 -O2 -fno-builtin -static -I"$top_srcdir" -I"$top_srcdir/include" "$top_srcdir/tests/first_call.c" \
     "$top_builddir/.libs/libmemscope_malloc.a" -lpthread -o "$work/static" >"$work/link" 2>&1; then
     try "first calls, linked statically" "" "$work/static"
+    try "first calls, linked statically, mode:exact" mode:exact "$work/static"
 else
     cat "$work/link"
     count "first calls, linked statically" 1
