@@ -50,9 +50,14 @@ void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size) {
 }
 
 /* A sampled block's part in the variance of the estimated live bytes, in bytes squared: with p = 1/weight its
- * Horvitz-Thompson term is size^2 * (1 - p) / p^2. It stands in the cell's handed_off_bytes while the block lives. */
-static uint64_t variance(size_t size, double weight) {
-    return (uint64_t)((double)size * (double)size * weight * (weight - 1));
+ * Horvitz-Thompson term is size^2 * (1 - p) / p^2. While the block lives it stands in the cell's handed_off_bytes, what
+ * exceeds 32 bits in handed_off_blocks: the square of a large sample_bytes fills 64 bits soon. */
+static void count_variance(ms_cell_t *cell, size_t size, double weight, uint64_t sign) {
+    double term = (double)size * (double)size * weight * (weight - 1);
+    if (term > 0x1p94) term = 0x1p94;
+    uint64_t high = (uint64_t)(term * 0x1p-32), low = (uint64_t)(term - (double)high * 0x1p32);
+    ms_count(&cell->handed_off_bytes, sign * low);
+    ms_count(&cell->handed_off_blocks, sign * high);
 }
 
 static uint64_t scaled(double weight, double unit) {
@@ -63,7 +68,7 @@ void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double 
     ms_cell_t *cell = site_cell(arena, site);
     ms_count(&cell->allocated_bytes, scaled(weight, (double)size));
     ms_count(&cell->allocated_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
-    ms_count(&cell->handed_off_bytes, variance(size, weight));
+    count_variance(cell, size, weight, 1);
     ms_count(&cell->owner, 1);
 }
 
@@ -71,7 +76,7 @@ void ms_site_count_sample_free(ms_arena_t *arena, uint32_t site, size_t size, do
     ms_cell_t *cell = site_cell(arena, site);
     ms_count(&cell->freed_bytes, scaled(weight, (double)size));
     ms_count(&cell->freed_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
-    ms_count(&cell->handed_off_bytes, -variance(size, weight));
+    count_variance(cell, size, weight, -(uint64_t)1);
     ms_count(&cell->enters, 1); /* sampled blocks freed */
 }
 

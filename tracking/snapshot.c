@@ -222,11 +222,17 @@ static bool fill_tasks(ms_snapshot_t *snapshot) {
 /* ---- sites */
 
 /* Square root rounded down: standard errors need no libm. */
-static uint64_t square_root(uint64_t value) {
-    uint64_t root = 0;
-    for (uint64_t bit = (uint64_t)1 << 31; bit; bit >>= 1)
+static uint64_t square_root(unsigned __int128 value) {
+    unsigned __int128 root = 0;
+    for (unsigned __int128 bit = (unsigned __int128)1 << 63; bit; bit >>= 1)
         if ((root | bit) * (root | bit) <= value) root |= bit;
-    return root;
+    return (uint64_t)root;
+}
+
+/* The sum of count_variance() in tracking/sites.c. */
+static uint64_t live_error(const ms_cell_t *sum) {
+    __int128 variance = (__int128)(int64_t)sum->handed_off_blocks * ((__int128)1 << 32) + (int64_t)sum->handed_off_bytes;
+    return variance < 0 ? 0 : square_root((unsigned __int128)variance);
 }
 
 static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estimated) {
@@ -241,7 +247,7 @@ static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estim
     row->peak_bytes = MS_NULL;
     row->samples = estimated ? sum->owner : 0;
     row->estimated = estimated;
-    row->live_error_bytes = estimated ? square_root(sum->handed_off_bytes) : MS_NULL;
+    row->live_error_bytes = estimated ? live_error(sum) : MS_NULL;
 }
 
 static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {

@@ -1,0 +1,38 @@
+/* What test_sampling.py judges: allocates blocks of many sizes from several places, by two threads, frees half of them,
+ * grows some, and writes a snapshot. Usage: sampled FILE.json */
+#include <malloc.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "memscope/memscope.h"
+
+enum { BLOCKS = 30000, LARGE = 200 };
+static void *blocks[2][BLOCKS];
+
+static __attribute__((noinline)) void *small(size_t i) { return malloc(1 + i * 7 % 300); }
+static __attribute__((noinline)) void *medium(size_t i) { return calloc(1, 1000 + i * 13 % 9000); }
+static __attribute__((noinline)) void *aligned(size_t i) { return memalign(64, 100 + i % 1000); }
+static __attribute__((noinline)) void *large(size_t i) { return malloc(40000 + i * 100); }
+
+static void *allocate(void *argument) {
+    void **mine = argument;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        mine[i] = i % 150 == 0 ? large(i % LARGE) : i % 20 == 0 ? medium(i) : i % 10 == 0 ? aligned(i) : small(i);
+        if (i % 5 == 1) mine[i] = realloc(mine[i], 20 + i % 400);
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) return 2;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, allocate, blocks[1]) != 0) return 3;
+    allocate(blocks[0]);
+    pthread_join(thread, NULL);
+    for (size_t i = 0; i < BLOCKS; i += 2) {
+        free(blocks[0][i]); /* one's own and another's */
+        free(blocks[1][i]);
+    }
+    return memscope_export_json(argv[1]) != 0;
+}
