@@ -1,4 +1,5 @@
 // A C++ library for test_process to load and unload: static objects, thread_local objects, exceptions, containers.
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -37,4 +38,8 @@ extern "C" char *plugin_work(int number) {
 
 extern "C" void plugin_release(char *text) {
     delete[] text;
+}
+
+extern "C" void *plugin_malloc(size_t size) {
+    return malloc(size);
 }

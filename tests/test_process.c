@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "memscope/memscope.h"
@@ -90,11 +91,11 @@ START_TEST(handlers_in_other_threads) {
 END_TEST
 
 /* ---- libraries */
-static void *library(void) {
+static void *library(int flags) {
     const char *top = getenv("top_builddir");
     char path[4096];
     snprintf(path, sizeof path, "%s/tests/.libs/plugin.so", top ? top : ".");
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | flags);
     ck_assert_msg(handle != NULL, "%s", dlerror());
     return handle;
 }
@@ -118,12 +119,38 @@ static void *use_library(void *handle) {
 START_TEST(cpp_libraries_come_and_go) {
     for (int round = 0; round < 50; round++) {
         pthread_t thread;
-        void *handle = library();
+        void *handle = library(0);
         use_library(handle);
         ck_assert_int_eq(pthread_create(&thread, NULL, use_library, handle), 0);
         ck_assert_int_eq(pthread_join(thread, NULL), 0);
         ck_assert_int_eq(dlclose(handle), 0);
     }
+}
+END_TEST
+
+/* A library loaded with RTLD_DEEPBIND finds libc's malloc before ours. Its blocks are not ours to free: that is said,
+ * with the reason. */
+START_TEST(deepbind_is_explained) {
+    int errors[2], status;
+    char line[512] = "";
+    if (!support_is_memscope()) return;
+    ck_assert_int_eq(pipe(errors), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        void *(*plugin_malloc)(size_t);
+        void *handle = library(RTLD_DEEPBIND);
+        *(void **)&plugin_malloc = dlsym(handle, "plugin_malloc");
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        dup2(errors[1], STDERR_FILENO);
+        free(plugin_malloc(100));
+        _exit(0);
+    }
+    close(errors[1]);
+    ck_assert_int_gt(read(errors[0], line, sizeof line - 1), 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    ck_assert_ptr_eq(strstr(line, "memscope: invalid pointer"), line);
+    ck_assert_ptr_nonnull(strstr(line, "RTLD_DEEPBIND"));
 }
 END_TEST
 
@@ -278,6 +305,7 @@ static Suite *suite(void) {
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
                             cpp_libraries_come_and_go,
+                            deepbind_is_explained,
                             address_space_ends,
                             address_space_ends_for_small_blocks,
                             address_space_ends_for_threads,

@@ -14,6 +14,8 @@
 extern void *operator_new(size_t size) __asm__("_Znwm");
 extern void *operator_new_array(size_t size) __asm__("_Znam");
 extern void operator_delete(void *block) __asm__("_ZdlPv");
+extern void operator_delete_sized(void *block, size_t size) __asm__("_ZdlPvm");
+extern void free_sized(void *block, size_t size);
 extern void operator_delete_array(void *block) __asm__("_ZdaPv");
 
 static void *volatile victim;
@@ -360,6 +362,14 @@ static void new_array_delete(intptr_t size) {
 }
 static void new_realloc(intptr_t size) {
     victim = realloc(choose_new(operator_new((size_t)size)), (size_t)size * 100);
+}
+
+/* A size other than the one that was asked for. */
+static void sized_free(intptr_t said) {
+    free_sized(choose(64), (size_t)said);
+}
+static void sized_delete(intptr_t said) {
+    operator_delete_sized(choose_new(operator_new(64)), (size_t)said);
 }
 
 static void innocent(intptr_t unused) {
