@@ -156,14 +156,13 @@ static ms_large_t *cache_take(size_t bytes) {
     return NULL;
 }
 
+static bool may_be_cached(const ms_large_t *block) {
+    return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
+}
+
 static void cache_put(ms_large_t *block) {
     size_t budget = large.totals.live_mapped_bytes / 2;
     if (budget < CACHE_BYTES) budget = CACHE_BYTES;
-    if (block->mapped > CACHE_BLOCK_MAX || block->mapped != rounded(block->mapped)) {
-        give_back(block);
-        descriptor_free(block);
-        return;
-    }
     cache_insert(block);
     while (large.totals.cached_bytes > budget) cache_drop_oldest();
 }
@@ -226,9 +225,15 @@ ms_large_t *ms_large_remove(const void *payload) {
     return block;
 }
 
+/* Unmapping what is larger takes the kernel up to a second, in which others need the lock. */
 void ms_large_release(ms_large_t *block) {
+    bool cached = may_be_cached(block);
+    if (!cached) give_back(block);
     ms_lock(MS_LOCK_LARGE);
-    cache_put(block);
+    if (cached)
+        cache_put(block);
+    else
+        descriptor_free(block);
     ms_unlock(MS_LOCK_LARGE);
 }
 
