@@ -324,6 +324,7 @@ static void write_at_exit(void) {
 
 static __attribute__((constructor)) void library_loaded(void) {
     memscope_init();
+    ms_process.can_unwind = true;
     ms_thread_init_fork();
     if (ms_process.knobs.output[0]) check_output();
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;

@@ -20,6 +20,7 @@ typedef struct ms_process {
     ms_sites_t sites;
     bool track_tasks;
     bool full_stacks;       /* else the caller's return address */
+    bool can_unwind;        /* from the constructor on: before it the loader may not know its own objects yet */
     bool paranoid;          /* junk, guard or quarantine */
     bool always_slow;       /* junk, guard, quarantine or sites of every block */
     uint64_t start_ns;      /* monotonic */

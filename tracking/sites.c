@@ -28,7 +28,8 @@ static uint32_t capture_stack(ms_arena_t *arena, void *caller, uintptr_t sp, uin
 
 uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
     if (!caller) return MS_STACK_NONE;
-    return ms_process.full_stacks ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+    bool whole = ms_process.full_stacks && ms_process.can_unwind;
+    return whole ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
 }
 
 static ms_cell_t *site_cell(ms_arena_t *arena, uint32_t site) {
