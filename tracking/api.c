@@ -171,11 +171,17 @@ size_t memscope_snapshot_thread_count(const memscope_snapshot_t *snapshot) {
     return running;
 }
 
+/* Where address space ends, what is kept for the program makes room for the writer's buffers. */
+static int write_file(const ms_snapshot_t *snapshot, const char *path, ms_format_t format) {
+    int error = ms_export_file(&snapshot->model, path, format);
+    return error == ENOMEM && ms_trim() ? ms_export_file(&snapshot->model, path, format) : error;
+}
+
 static int export_to(const char *path, ms_format_t format) {
     if (!path) return EINVAL;
     int saved = errno;
     ms_snapshot_t *snapshot = ms_snapshot_take("call");
-    int error = snapshot ? ms_export_file(&snapshot->model, path, format) : ENOMEM;
+    int error = snapshot ? write_file(snapshot, path, format) : ENOMEM;
     if (snapshot) ms_snapshot_free(snapshot);
     errno = saved;
     return error;
@@ -234,7 +240,7 @@ static size_t format_of_ending(const path_t *path) {
 }
 
 static void write_format(const ms_snapshot_t *snapshot, const path_t *path, size_t which) {
-    int error = ms_export_file(&snapshot->model, path->text, formats[which].format);
+    int error = write_file(snapshot, path->text, formats[which].format);
     if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
 }
 

@@ -474,7 +474,7 @@ static bool fill(ms_snapshot_t *snapshot, const char *reason) {
 }
 
 /* The snapshot lies in its own region. */
-ms_snapshot_t *ms_snapshot_take(const char *reason) {
+static ms_snapshot_t *take(const char *reason) {
     ms_arena_t *arena = ms_arena_enter();
     ms_arena_settle(arena);
     ms_arena_flush_task(arena);
@@ -494,6 +494,12 @@ ms_snapshot_t *ms_snapshot_take(const char *reason) {
     ms_snapshot_free(snapshot);
     errno = ENOMEM;
     return NULL;
+}
+
+ms_snapshot_t *ms_snapshot_take(const char *reason) {
+    ms_snapshot_t *snapshot = take(reason);
+    if (snapshot || !ms_trim()) return snapshot;
+    return take(reason); /* where address space ends, what is kept for the program goes first */
 }
 
 void ms_snapshot_free(ms_snapshot_t *snapshot) {
