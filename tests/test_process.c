@@ -209,7 +209,7 @@ static void check_exhaustion(size_t size) {
 
 START_TEST(address_space_ends) {
     static const size_t sizes[] = {50000, 700, 3000000, 20000};
-    limit(RLIMIT_AS, support_address_space() + 96 * MIB);
+    limit(RLIMIT_AS, support_address_space() + 192 * MIB);
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) check_exhaustion(sizes[s]);
     char *text = NULL;
     ck_assert_int_gt(asprintf(&text, "the program goes on: %d", 1), 0);
@@ -219,7 +219,7 @@ START_TEST(address_space_ends) {
 END_TEST
 
 START_TEST(address_space_ends_for_small_blocks) {
-    limit(RLIMIT_AS, support_address_space() + 32 * MIB);
+    limit(RLIMIT_AS, support_address_space() + 64 * MIB);
     check_exhaustion(16);
     check_exhaustion(100);
 }
