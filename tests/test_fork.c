@@ -222,7 +222,9 @@ static void early_handler(void) {
         memset(kept[i], 1, SIZE(i));
     }
 }
-static void register_early(void) { pthread_atfork(early_handler, early_handler, early_handler); }
+static void register_early(void) {
+    pthread_atfork(early_handler, early_handler, early_handler);
+}
 __attribute__((section(".preinit_array"), used)) static void (*const early)(void) = register_early;
 
 START_TEST(earlier_fork_handlers_that_allocate) {
@@ -355,11 +357,10 @@ START_TEST(exec_from_a_thread) {
 END_TEST
 
 static Suite *suite(void) {
-    const TTest *tests[] = {forks_while_others_allocate, threads_fork_at_once,
-                            fork_handlers_that_allocate, earlier_fork_handlers_that_allocate,
-                            late_destructors_in_a_child, forks_inside_a_task,
-                            child_leaves_through_exit,   vfork_exec_spawn_system,
-                            exec_from_a_thread};
+    const TTest *tests[] = {
+        forks_while_others_allocate,         threads_fork_at_once,        fork_handlers_that_allocate,
+        earlier_fork_handlers_that_allocate, late_destructors_in_a_child, forks_inside_a_task,
+        child_leaves_through_exit,           vfork_exec_spawn_system,     exec_from_a_thread};
     return SUPPORT_SUITE("fork", tests);
 }
 
