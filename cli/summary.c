@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/files.h"
+#include "cli/site_name.h"
 #include "cli/symbols.h"
 #include "cli/text.h"
 
@@ -14,7 +15,6 @@
 #define CROSS_FREES_SHOWN 5
 #define MUCH_LIVE 10    /* live bytes are worth a look from a tenth of the peak on */
 #define SAMPLES_LEAST 8 /* behind an estimate that is worth a sentence */
-#define CALLERS_SHOWN 3 /* behind a site's own function in a table */
 
 static size_t text_width(FILE *out) {
     size_t width = ms_text_terminal_width(out);
@@ -41,119 +41,6 @@ static const char *why_null(const ms_model_t *model, const char *table, const ch
 
 static const char *plural(uint64_t count) {
     return count == 1 ? "" : "s";
-}
-
-/* ---- names of sites ---- */
-
-/* Functions that only pass a request on: the frame that called them says more. */
-static bool passes_on(const char *function) {
-    static const char *const prefixes[] = {
-        "std::",  "__gnu_cxx::", "operator new", "void* std::", "alloc::", "<alloc::",
-        "core::", "<core::",     "__rust_",      "__rdl_",      "__rustc"};
-    static const char *const wrappers[] = {"malloc", "calloc", "realloc"}; /* inlined ones, as in the loader */
-    for (size_t i = 0; i < sizeof wrappers / sizeof wrappers[0]; i++)
-        if (strcmp(function, wrappers[i]) == 0) return true;
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(function, prefixes[i], strlen(prefixes[i])) == 0) return true;
-    return false;
-}
-
-static bool is_variable(const ms_sites_row_t *site) {
-    return site->kind != NULL && strcmp(site->kind, "variable") == 0;
-}
-
-/* A C++ name without its parameters and template arguments, for a narrow column. */
-static char *short_name(const char *function) {
-    char *name = ms_format("%s", function), *to = name;
-    int depth = 0;
-    if (strchr(function, '<') == NULL && strchr(function, '(') == NULL) return name;
-    if (strncmp(function, "operator", 8) == 0 || strstr(function, "::operator") != NULL || *function == '<')
-        return name;
-    for (const char *from = function; *from != '\0'; from++) {
-        if (*from == '(' && depth == 0 && from != function && strncmp(from, "(anonymous namespace)", 21) != 0) break;
-        if (*from == '<') depth++;
-        if (depth == 0) *to++ = *from;
-        if (*from == '>' && depth > 0) depth--;
-    }
-    *to = '\0';
-    return name;
-}
-
-/* Where in a stack: frame `i`, and of the functions inlined there the one numbered `depth`. */
-typedef struct ms_place {
-    uint64_t i;
-    size_t depth;
-} ms_place_t;
-
-static const ms_symbols_row_t *symbol_at(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t place) {
-    size_t count;
-    const ms_symbols_row_t *rows = ms_symbols_of(model, site->stack.pcs[place.i], &count);
-    return place.depth < count ? &rows[place.depth] : NULL;
-}
-
-/* The next function outwards, `place` left where it is. NULL at the end of the stack. */
-static const ms_symbols_row_t *next_symbol(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t *place) {
-    while (place->i < site->stack.count) {
-        const ms_symbols_row_t *row = symbol_at(model, site, *place);
-        if (row != NULL) return row;
-        *place = (ms_place_t){place->i + 1, 0};
-    }
-    return NULL;
-}
-
-/* The innermost function that does not merely pass a request on; else the innermost. */
-static const ms_symbols_row_t *telling_symbol(const ms_model_t *model, const ms_sites_row_t *site, ms_place_t *place) {
-    const ms_symbols_row_t *row;
-    for (*place = (ms_place_t){0, 0}; (row = next_symbol(model, site, place)) != NULL; place->depth++)
-        if (row->function != NULL && !passes_on(row->function)) return row;
-    *place = (ms_place_t){0, 0};
-    return next_symbol(model, site, place);
-}
-
-static char *frame_text(const ms_symbols_row_t *row, bool full) {
-    if (row->function == NULL && row->module == NULL) return ms_format("0x%llx", (unsigned long long)row->pc);
-    if (row->function == NULL) return ms_format("%s+0x%llx", row->module, (unsigned long long)row->offset);
-    char *name = full ? ms_format("%s", row->function) : short_name(row->function), *text;
-    const char *file = row->file == NULL ? NULL : full ? row->file : ms_base_name(row->file);
-    if (file != NULL)
-        text = ms_format("%s %s:%llu", name, file, (unsigned long long)row->line);
-    else
-        text = ms_format("%s in %s", name, row->module != NULL ? row->module : "?");
-    free(name);
-    return text;
-}
-
-static char *site_name(const ms_model_t *model, const ms_sites_row_t *site) {
-    if (is_variable(site))
-        return ms_format("%s%s%s in %s %s:%llu", site->type != NULL ? site->type : "", site->type != NULL ? " " : "",
-                         site->variable != NULL ? site->variable : "?", site->function != NULL ? site->function : "?",
-                         site->file != NULL ? ms_base_name(site->file) : "?", (unsigned long long)site->line);
-    if (site->kind != NULL && strcmp(site->kind, "other") == 0) return ms_format("(further sites together)");
-    ms_place_t place;
-    const ms_symbols_row_t *row = telling_symbol(model, site, &place);
-    return row == NULL ? ms_format("(site not recorded)") : frame_text(row, false);
-}
-
-/* The site's name, and behind it who called it: "f f.c:1 < g < h"; "..." for callers without names. */
-static char *site_chain(const ms_model_t *model, const ms_sites_row_t *site) {
-    ms_place_t place;
-    char *text = site_name(model, site);
-    if (telling_symbol(model, site, &place) == NULL) return text;
-    bool gap = false;
-    for (int shown = 0; shown < CALLERS_SHOWN;) {
-        place.depth++;
-        const ms_symbols_row_t *row = next_symbol(model, site, &place);
-        if (row == NULL) break;
-        gap |= row->function == NULL;
-        if (row->function == NULL) continue;
-        char *name = short_name(row->function), *longer = ms_format("%s%s < %s", text, gap ? " < ..." : "", name);
-        free(name);
-        free(text);
-        text = longer;
-        gap = false;
-        shown++;
-    }
-    return text;
 }
 
 /* ---- order ---- */
@@ -213,11 +100,11 @@ static char *too_few_samples(const ms_model_t *model) {
 static char *largest_part(const ms_model_t *model, ms_sort_t sort) {
     const ms_sites_row_t **sites = sorted_sites(model, sort), *site = model->sites.count > 0 ? sites[0] : NULL;
     free(sites);
-    if (site == NULL || (site->stack.count == 0 && !is_variable(site))) return NULL;
+    if (site == NULL || (site->stack.count == 0 && !ms_site_is_variable(site))) return NULL;
     uint64_t part = sort_key(site, sort);
     uint64_t whole = sort == MS_SORT_LIVE ? model->totals.rows->live_bytes : model->totals.rows->allocated_bytes;
     if (part == 0 || part > whole || (site->estimated && site->samples < SAMPLES_LEAST)) return NULL;
-    char *name = site_name(model, site);
+    char *name = ms_site_name(model, site);
     char *text = ms_format(" The largest part of what %s, %s%s (%s), comes from %s.",
                            sort == MS_SORT_LIVE ? "is live" : "was allocated", site->estimated ? "about " : "",
                            ms_text_bytes(part).text, ms_text_share(part, whole).text, name);
@@ -466,7 +353,7 @@ static void site_row(ms_text_table_t *table, const ms_model_t *model, const ms_s
     site_quantity(table, site, site->live_bytes);
     site_quantity(table, site, site->allocated_bytes);
     ms_text_table_cell(table, "%s%s", site->estimated ? "~" : "", ms_text_count(site->allocated_blocks).text);
-    char *name = site_chain(model, site);
+    char *name = ms_site_chain(model, site);
     ms_text_table_cell(table, "%s", name);
     free(name);
 }
@@ -497,7 +384,7 @@ static void print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t
         size_t count;
         const ms_symbols_row_t *rows = ms_symbols_of(model, site->stack.pcs[i], &count);
         for (size_t k = 0; k < count; k++) {
-            char *text = frame_text(&rows[k], true), *safe = ms_text_safe(text);
+            char *text = ms_frame_text(&rows[k], true), *safe = ms_text_safe(text);
             fprintf(out, "      %s%s\n", safe, k + 1 < count ? " (inlined)" : "");
             free(safe);
             free(text);
@@ -507,7 +394,7 @@ static void print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t
 }
 
 static void print_site(FILE *out, const ms_model_t *model, const ms_sites_row_t *site, size_t number) {
-    char *name = site_name(model, site), *safe = ms_text_safe(name);
+    char *name = ms_site_name(model, site), *safe = ms_text_safe(name);
     const char *about = site->estimated ? "about " : "";
     fprintf(out, "\n  %zu. %s\n      live %s%s", number, safe, about, ms_text_bytes(site->live_bytes).text);
     if (site->live_error_bytes != MS_NULL && site->estimated)

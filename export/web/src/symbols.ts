@@ -11,7 +11,7 @@ export interface Frame {
     named: boolean; // name is that of a function
 }
 
-/** Functions that only pass a request on: the one that called them says more. The list of cli/summary.c, so that the
+/** Functions that only pass a request on: the one that called them says more. The list of cli/site_name.c, so that the
  * command and the page call a site by the same name. */
 export const PASS_ON = [
     "std::",

@@ -381,9 +381,9 @@ test("symbols: inlined frames innermost first; without a symbol, module and offs
 
 test("a site's name is the one the command gives it", () => {
     const frame = (name: string, named = true) => ({ name, place: "", module: "", inlined: false, named });
-    const summary = readFileSync("../../cli/summary.c", "utf8");
+    const names = readFileSync("../../cli/site_name.c", "utf8");
     const prefixes = /prefixes\[\] = \{([^}]*)\}/
-        .exec(summary)![1]!
+        .exec(names)![1]!
         .match(/"[^"]*"/g)!
         .map((text) => JSON.parse(text) as string);
     assert.deepEqual(PASS_ON, prefixes);
