@@ -1,0 +1,111 @@
+#define _GNU_SOURCE
+#include "tracking/worker.h"
+#include "alloc/os.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STACK_BYTES ((size_t)256 << 10) /* address space; the program's static TLS is cut from it */
+
+static ms_worker_t *workers; /* all, newest first; written by starters, one at a time */
+static bool handles_fork;
+
+/* Waits while *word is `value`, at most `ns`. Spurious returns are fine for all callers. */
+static void futex_wait(_Atomic(uint32_t) *word, uint32_t value, uint64_t ns) {
+    int saved = errno;
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &time, NULL, 0);
+    errno = saved;
+}
+
+static void futex_wake(_Atomic(uint32_t) *word) {
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+static void *thread(void *argument) {
+    ms_worker_t *worker = argument;
+    prctl(PR_SET_NAME, worker->name);
+    worker->body(worker);
+    atomic_store_explicit(&worker->state, MS_WORKER_IDLE, memory_order_release); /* pairs with ms_worker_stop() */
+    futex_wake(&worker->state);
+    return NULL;
+}
+
+/* The child has the thread that forked only. Workers list themselves anew if their `in_child` starts them. */
+static void fork_child(void) {
+    for (ms_worker_t *worker = workers; worker; worker = worker->next) {
+        if (atomic_exchange(&worker->state, MS_WORKER_IDLE) != MS_WORKER_RUNNING) continue;
+        atomic_store(&worker->stopping, 0);
+        if (worker->in_child) worker->in_child(worker);
+    }
+}
+
+static int create(ms_worker_t *worker, size_t stack_bytes) {
+    pthread_attr_t attributes;
+    pthread_t id;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    int error = stack_bytes ? pthread_attr_setstacksize(&attributes, stack_bytes) : 0;
+    if (!error) error = pthread_create(&id, &attributes, thread, worker);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+int ms_worker_start(ms_worker_t *worker) {
+    if (atomic_load(&worker->state) != MS_WORKER_IDLE) return EBUSY;
+    if (!handles_fork) handles_fork = pthread_atfork(NULL, NULL, fork_child) == 0;
+    if (!worker->listed) {
+        worker->listed = true;
+        worker->next = workers;
+        workers = worker;
+    }
+    atomic_store(&worker->stopping, 0);
+    atomic_store(&worker->bell, 0);
+    atomic_store(&worker->state, MS_WORKER_RUNNING);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int error = create(worker, STACK_BYTES);
+    if (error == EINVAL) error = create(worker, 0); /* more static TLS than that */
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) atomic_store(&worker->state, MS_WORKER_IDLE);
+    return error;
+}
+
+/* The clock is CLOCK_MONOTONIC_COARSE: slices are longer than its ticks. */
+bool ms_worker_stop(ms_worker_t *worker, uint64_t patience_ns) {
+    atomic_store_explicit(&worker->stopping, 1, memory_order_release);
+    ms_worker_ring(worker);
+    uint64_t since = ms_os_monotonic_ns();
+    uint32_t seen = atomic_load(&worker->progress);
+    while (atomic_load_explicit(&worker->state, memory_order_acquire) == MS_WORKER_RUNNING) {
+        uint32_t now = atomic_load(&worker->progress);
+        if (now != seen) {
+            seen = now;
+            since = ms_os_monotonic_ns();
+        } else if (ms_os_monotonic_ns() - since > patience_ns) {
+            return false;
+        }
+        futex_wait(&worker->state, MS_WORKER_RUNNING, 20000000);
+    }
+    return true;
+}
+
+void ms_worker_sleep(ms_worker_t *worker, uint64_t ns) {
+    if (atomic_load(&worker->bell) == 0) futex_wait(&worker->bell, 0, ns);
+    atomic_store(&worker->bell, 0);
+}
+
+void ms_worker_ring(ms_worker_t *worker) {
+    if (atomic_load_explicit(&worker->bell, memory_order_relaxed)) return;
+    if (atomic_exchange(&worker->bell, 1) == 0) futex_wake(&worker->bell);
+}
