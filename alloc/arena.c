@@ -267,6 +267,7 @@ size_t ms_arena_drain(ms_arena_t *arena) {
 
 void ms_arena_flush_all(ms_arena_t *arena) {
     ms_arena_post(arena);
+    ms_large_unkeep(&arena->kept);
     for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
         if (arena->free[class] != ms_list_end) list_flush(arena, class, 0);
         room_reset(arena, class);
@@ -373,14 +374,15 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (unseen > arena->unseen_turn) arena->unseen_turn = unseen;
     if (lost > arena->unseen_loss) arena->unseen_loss = lost;
     int64_t delta = (int64_t)(gained - lost);
+    if (delta == 0) return; /* as in a loop that allocates and frees: no need for the line all threads write */
     int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) raise_peak(live);
 }
 
 /* Four times a second, by whoever comes by: memory that has been free for a second goes back. */
-static void decay(void) {
+static void decay(uint64_t now) {
     static _Atomic(uint64_t) next_ns;
-    uint64_t now = ms_os_monotonic_ns(), due = atomic_load_explicit(&next_ns, memory_order_relaxed);
+    uint64_t due = atomic_load_explicit(&next_ns, memory_order_relaxed);
     if (ms_likely(now < due)) return;
     if (!atomic_compare_exchange_strong(&next_ns, &due, now + 250000000)) return;
     ms_slab_decay(now);
@@ -396,7 +398,9 @@ void ms_arena_settle(ms_arena_t *arena) {
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
     if (++arena->settles % 16 != 0) return; /* clocks cost more than all of the above */
     ms_arena_dress(arena);
-    decay();
+    uint64_t now = ms_os_monotonic_ns();
+    ms_large_tend(&arena->kept, now, ms_arena_first()->index + 1);
+    decay(now);
 }
 
 /* The countdown has run out with the block now asked for. True: it is sampled. */
@@ -412,6 +416,7 @@ static bool due(ms_arena_t *arena) {
 
 typedef struct request {
     size_t size, alignment; /* alignment 16: none asked for */
+    size_t room; /* a large block gets memory for so many bytes, if that is more */
     ms_origin_t origin;
     void *caller;
     uintptr_t sp, fp; /* registers of the caller once it is returned to; sp 0: not known */
@@ -439,13 +444,15 @@ static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double 
 
 static bool is_large(const request_t *request) { return request->size > MS_SMALL_MAX || request->alignment > MS_PAGE; }
 
-static ms_large_t *large_memory(const request_t *request) {
+static ms_large_t *large_memory(ms_arena_t *arena, const request_t *request) {
+    ms_large_t *kept = request->alignment == 16 ? ms_large_take(&arena->kept, request->size, request->room) : NULL;
+    if (kept) return kept;
     backend_ensure();
-    return ms_large_allocate(request->size, request->alignment);
+    return ms_large_allocate(request->size, request->alignment, request->room);
 }
 
 static void *allocate_large(ms_arena_t *arena, const request_t *request) {
-    ms_large_t *block = request->large ? request->large : large_memory(request);
+    ms_large_t *block = request->large ? request->large : large_memory(arena, request);
     if (!block) return NULL;
     uint32_t site = every_site(arena, request);
     if (request->sampled) {
@@ -536,8 +543,8 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
 
 /* The memory of a large block comes before its count: a request for more than there is must not raise a peak. */
 static bool large_comes(ms_arena_t *arena, request_t *request) {
-    request->large = large_memory(request);
-    if (!request->large && give_all_back(arena)) request->large = large_memory(request);
+    request->large = large_memory(arena, request);
+    if (!request->large && give_all_back(arena)) request->large = large_memory(arena, request);
     return request->large != NULL;
 }
 
@@ -625,9 +632,8 @@ static bool find_in_slab(const void *payload, ms_slab_t *slab, ms_block_facts_t 
     return true;
 }
 
-static bool find_large(const void *payload, ms_block_facts_t *found) {
-    ms_large_t *block = ms_large_find(payload);
-    if (!block) return false;
+/* Whether the header agrees that this live large block is one. */
+static bool large_facts(ms_large_t *block, const void *payload, ms_block_facts_t *found) {
     ms_header_t *header = ms_header_of(payload);
     uint64_t facts = ms_open(header);
     uint32_t flags = ms_facts_flags(facts);
@@ -635,8 +641,13 @@ static bool find_large(const void *payload, ms_block_facts_t *found) {
         ms_facts_code(facts) >= ms_thread_code_count() || (flags & MS_FLAG_ORIGIN) >= MS_ORIGIN_COUNT)
         return false;
     *found = (ms_block_facts_t){
-        .base = block->payload, .header = header, .facts = facts, .size = block->size, .large = block};
+        .base = header + 1, .header = header, .facts = facts, .size = block->size, .large = block};
     return true;
+}
+
+static bool find_large(const void *payload, ms_block_facts_t *found) {
+    ms_large_t *block = ms_large_find(payload);
+    return block && large_facts(block, payload, found);
 }
 
 bool ms_block_find(const void *payload, ms_block_facts_t *found) {
@@ -711,18 +722,18 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
         send_home(arena, owner, block);
 }
 
-static void release_large(ms_arena_t *arena, ms_block_facts_t *block, const void *payload) {
-    ms_large_t *large = ms_large_remove(payload);
-    if (!large) ms_fault_pointer("free", payload); /* another thread was faster */
+/* The block was claimed. */
+static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     count_free(arena, block);
     ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
     block->header->word1 = block->header->word0 ^ ms_secret.free_key;
-    ms_large_release(large);
+    ms_large_release(&arena->kept, block->large);
 }
 
 static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
     if (block->large) {
-        release_large(arena, block, payload);
+        if (!ms_large_claim(block->large)) ms_fault_pointer("free", payload); /* another thread was faster */
+        release_large(arena, block);
         return;
     }
     count_free(arena, block);
@@ -759,8 +770,24 @@ static inline bool release_medium(void *payload, ms_origin_t origin) {
     return true;
 }
 
+/* A large block, of whatever thread and task. False: not such a block, or something to complain about. */
+static inline bool release_large_fast(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t) || arena->expect[origin] == 0) return false;
+    ms_large_t *large = ms_large_find_fast(payload);
+    ms_block_facts_t block;
+    if (!large || !large_facts(large, payload, &block) || (ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin ||
+        !ms_large_claim(large))
+        return false;
+    int saved = errno;
+    release_large(arena, &block);
+    errno = saved;
+    return true;
+}
+
 __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
-    if (!release_medium(payload, origin)) release_checked(payload, origin, MS_SIZE_UNSAID);
+    if (release_medium(payload, origin) || release_large_fast(payload, origin)) return;
+    release_checked(payload, origin, MS_SIZE_UNSAID);
 }
 
 MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
@@ -795,7 +822,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
 
 static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
     ms_large_t *large = old->large, before = *large;
-    ms_header_t header = *old->header;
+    ms_header_t header = *old->header; /* it may move */
     if (size <= MS_SMALL_MAX || !ms_large_resize(large, size)) return NULL;
     ms_block_facts_t moved = *old;
     moved.header = &header;

@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "alloc/large.h"
 #include "alloc/os.h"
 #include "alloc/size_class.h"
 #include "alloc/slab.h"
@@ -107,6 +108,8 @@ typedef struct ms_arena {
 
     uint32_t foreign_code;    /* code whose cell was used last, 0: none */
     ms_cell_t *foreign_cell;
+
+    ms_large_kept_t kept; /* large blocks freed last */
 
     void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
     uint64_t quarantine_bytes;
@@ -267,7 +270,7 @@ void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob or ta
 void ms_arena_post(ms_arena_t *arena);
 /* Blocks that other threads freed come home; returns how many. */
 size_t ms_arena_drain(ms_arena_t *arena);
-/* Every free block back to its slab, every empty slab to the pool. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
+/* Every free block back to its slab, every empty slab to the pool, large blocks to their cache. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
 void ms_arena_flush_all(ms_arena_t *arena);
 
 /* Facts about a live block of ours, found safely from any pointer: false if there is none at this address. */

@@ -1,6 +1,8 @@
 #include "alloc/large.h"
+#include "alloc/arena.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
+#include "alloc/thread.h"
 #include "tracking/header.h"
 
 #include <errno.h>
@@ -10,21 +12,31 @@
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
-#define CACHE_BYTES ((size_t)32 << 20)     /* at least this much may be kept */
+#define CACHE_BYTES ((size_t)24 << 20)     /* at least this much may be kept */
 #define DECAY_NS 1000000000u               /* and for this long */
 #define RECENT 64
 
+/* Open addressing, linear probing, at most half full if memory allows. Removing moves what follows back, so that a
+ * reader without the lock may miss a block, but never takes one for another. */
+typedef struct table {
+    size_t mask; /* slots - 1, a power of two less one */
+    _Atomic(ms_large_t *) slot[];
+} table_t;
+
 static struct {
-    ms_large_t **buckets; /* chains by payload */
-    size_t bucket_count;  /* a power of two */
-    ms_large_t *unused;   /* descriptors */
-    ms_large_totals_t totals;
+    _Atomic(table_t *) table;
+    uint64_t blocks;        /* in the table */
+    uint64_t mapped_bytes;  /* of these */
+    uint64_t cached_bytes;
+    ms_large_t *unused;     /* descriptors */
     ms_large_t *bins[BINS];            /* newest first */
     uint64_t filled[(BINS + 63) / 64]; /* bit per bin that is not empty */
     ms_large_t *newest, *oldest;       /* of the cache */
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
 } large; /* MS_LOCK_LARGE */
+
+static _Atomic(uint64_t) trims;
 
 static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) & ~(unit - 1); }
 
@@ -36,51 +48,95 @@ static size_t rounded(size_t bytes) {
     return round_up(bytes, step < MS_PAGE ? MS_PAGE : step);
 }
 
-static ms_large_t **bucket_of(const void *payload) {
-    uint64_t hash = ((uintptr_t)payload >> 4) * 0x9e3779b97f4a7c15u;
-    return &large.buckets[hash >> 32 & (large.bucket_count - 1)];
+/* ---- the table */
+
+static void *payload_of(const ms_large_t *block) { return atomic_load_explicit(&block->payload, memory_order_relaxed); }
+
+static size_t hash(const void *payload) { return (((uintptr_t)payload >> 4) * 0x9e3779b97f4a7c15u) >> 32; }
+
+static void table_put(table_t *table, ms_large_t *block) {
+    size_t at = hash(payload_of(block)) & table->mask;
+    while (atomic_load_explicit(&table->slot[at], memory_order_relaxed)) at = (at + 1) & table->mask;
+    atomic_store_explicit(&table->slot[at], block, memory_order_release); /* pairs with lookup(): the block is complete */
 }
 
-/* Grows the table by doubling; without memory the chains just get longer. The old table is not returned: all of them
- * together are as large as the newest. */
-static bool grow_table(void) {
-    size_t count = large.bucket_count ? large.bucket_count * 2 : 256;
-    ms_large_t **old = large.buckets, **fresh = ms_os_map_metadata(count * sizeof(ms_large_t *));
-    if (!fresh) return old != NULL;
-    size_t old_count = large.bucket_count;
-    large.buckets = fresh;
-    large.bucket_count = count;
-    for (size_t i = 0; i < old_count; i++)
-        for (ms_large_t *block = old[i], *next; block; block = next) {
-            next = block->next;
-            ms_large_t **bucket = bucket_of(block->payload);
-            block->next = *bucket;
-            *bucket = block;
-        }
+/* Doubles the table. The old one is not returned, someone may be reading it: all of them together are as large as the
+ * newest. */
+static bool grow_table(table_t *old) {
+    size_t slots = old ? (old->mask + 1) * 2 : 512;
+    table_t *fresh = ms_os_map_metadata(sizeof *fresh + slots * sizeof fresh->slot[0]);
+    if (!fresh) return old && large.blocks < old->mask;
+    fresh->mask = slots - 1;
+    for (size_t i = 0; old && i <= old->mask; i++) {
+        ms_large_t *block = atomic_load_explicit(&old->slot[i], memory_order_relaxed);
+        if (block) table_put(fresh, block);
+    }
+    atomic_store_explicit(&large.table, fresh, memory_order_release);
     return true;
-}
-
-static void count_live(const ms_large_t *block, int64_t sign) {
-    large.totals.live_blocks += (uint64_t)sign;
-    large.totals.live_mapped_bytes += (uint64_t)sign * block->mapped;
-    large.totals.live_requested_bytes += (uint64_t)sign * block->size;
 }
 
 static bool table_insert(ms_large_t *block) {
-    if (large.totals.live_blocks >= large.bucket_count && !grow_table()) return false;
-    ms_large_t **bucket = bucket_of(block->payload);
-    block->next = *bucket;
-    *bucket = block;
-    count_live(block, 1);
+    table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
+    if ((!table || large.blocks * 2 > table->mask) && !grow_table(table)) return false;
+    table_put(atomic_load_explicit(&large.table, memory_order_relaxed), block);
+    __atomic_store_n(&large.blocks, large.blocks + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&large.mapped_bytes, large.mapped_bytes + block->mapped, __ATOMIC_RELAXED);
     return true;
 }
 
-static ms_large_t **table_slot(const void *payload) {
-    if (!large.bucket_count) return NULL;
-    for (ms_large_t **slot = bucket_of(payload); *slot; slot = &(*slot)->next)
-        if ((*slot)->payload == payload) return slot;
-    return NULL;
+/* The slot of `at` is empty now: what would have gone there moves back, and so on. */
+static void close_gap(table_t *table, size_t at) {
+    for (size_t next = (at + 1) & table->mask;; next = (next + 1) & table->mask) {
+        ms_large_t *block = atomic_load_explicit(&table->slot[next], memory_order_relaxed);
+        if (!block) break;
+        size_t home = hash(payload_of(block)) & table->mask;
+        if (((next - home) & table->mask) < ((next - at) & table->mask)) continue; /* its home lies behind the gap */
+        atomic_store_explicit(&table->slot[at], block, memory_order_release);
+        at = next;
+    }
+    atomic_store_explicit(&table->slot[at], NULL, memory_order_relaxed);
 }
+
+static void table_remove(ms_large_t *block) {
+    table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
+    size_t at = hash(payload_of(block)) & table->mask;
+    while (atomic_load_explicit(&table->slot[at], memory_order_relaxed) != block) at = (at + 1) & table->mask;
+    close_gap(table, at);
+    __atomic_store_n(&large.blocks, large.blocks - 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&large.mapped_bytes, large.mapped_bytes - block->mapped, __ATOMIC_RELAXED);
+}
+
+/* Live or kept, NULL: not seen. */
+static ms_large_t *lookup(const void *payload) {
+    table_t *table = atomic_load_explicit(&large.table, memory_order_acquire);
+    if (!table) return NULL;
+    for (size_t at = hash(payload);; at++) {
+        /* acquire: pairs with table_put() and close_gap() */
+        ms_large_t *block = atomic_load_explicit(&table->slot[at & table->mask], memory_order_acquire);
+        if (!block || payload_of(block) == payload) return block;
+    }
+}
+
+static bool is_live(const ms_large_t *block) {
+    return block && atomic_load_explicit(&block->state, memory_order_acquire) == MS_LARGE_LIVE;
+}
+
+ms_large_t *ms_large_find_fast(const void *payload) {
+    ms_large_t *block = lookup(payload);
+    return is_live(block) ? block : NULL;
+}
+
+ms_large_t *ms_large_find(const void *payload) {
+    ms_large_t *block = lookup(payload);
+    if (!block) {
+        ms_lock(MS_LOCK_LARGE);
+        block = lookup(payload);
+        ms_unlock(MS_LOCK_LARGE);
+    }
+    return is_live(block) ? block : NULL;
+}
+
+/* ---- the cache */
 
 static ms_large_t *descriptor_new(void) {
     ms_large_t *block = large.unused;
@@ -109,6 +165,10 @@ static uint32_t bin_of(size_t mapped) {
     return (exponent - CACHE_MIN_EXPONENT) * 8 + (uint32_t)(mapped >> (exponent - 3) & 7);
 }
 
+static void cached_add(uint64_t bytes) {
+    __atomic_store_n(&large.cached_bytes, large.cached_bytes + bytes, __ATOMIC_RELAXED);
+}
+
 static void cache_remove(ms_large_t *block) {
     uint32_t bin = bin_of(block->mapped);
     *(block->previous ? &block->previous->next : &large.bins[bin]) = block->next;
@@ -116,7 +176,7 @@ static void cache_remove(ms_large_t *block) {
     if (!large.bins[bin]) large.filled[bin / 64] &= ~((uint64_t)1 << bin % 64);
     *(block->older ? &block->older->newer : &large.oldest) = block->newer;
     *(block->newer ? &block->newer->older : &large.newest) = block->older;
-    large.totals.cached_bytes -= block->mapped;
+    cached_add(-(uint64_t)block->mapped);
 }
 
 static void cache_insert(ms_large_t *block) {
@@ -132,7 +192,7 @@ static void cache_insert(ms_large_t *block) {
     block->older = large.newest;
     *(large.newest ? &large.newest->newer : &large.oldest) = block;
     large.newest = block;
-    large.totals.cached_bytes += block->mapped;
+    cached_add(block->mapped);
 }
 
 static void cache_drop_oldest(void) {
@@ -161,15 +221,18 @@ static bool may_be_cached(const ms_large_t *block) {
 }
 
 static void cache_put(ms_large_t *block) {
-    size_t budget = large.totals.live_mapped_bytes / 2;
+    size_t budget = large.mapped_bytes / 2;
     if (budget < CACHE_BYTES) budget = CACHE_BYTES;
     cache_insert(block);
-    while (large.totals.cached_bytes > budget) cache_drop_oldest();
+    while (large.cached_bytes > budget) cache_drop_oldest();
 }
+
+/* ---- allocating and freeing under the lock */
 
 static bool map_new(ms_large_t *block, size_t bytes) {
     bool direct = bytes >= MS_DIRECT_MIN;
     block->mapped = rounded(bytes);
+    block->used = 0;
     block->backend = direct ? NULL : ms_backend_current();
     block->base = direct ? ms_os_map(block->mapped, MS_PAGE)
                          : ms_backend_allocate(block->backend, block->mapped, MS_PAGE);
@@ -177,7 +240,23 @@ static bool map_new(ms_large_t *block, size_t bytes) {
     return block->base != NULL;
 }
 
-ms_large_t *ms_large_allocate(size_t size, size_t alignment) {
+static void set_live(ms_large_t *block, size_t size, size_t bytes) {
+    block->size = size;
+    block->sample_site = 0;
+    if (bytes > block->used) block->used = bytes;
+    atomic_store_explicit(&block->state, MS_LARGE_LIVE, memory_order_release); /* pairs with is_live() */
+}
+
+/* MS_LOCK_LARGE. A block with `bytes`, in no list and not in the table. */
+static ms_large_t *obtain(size_t bytes) {
+    ms_large_t *block = cache_take(bytes);
+    if (block || !(block = descriptor_new())) return block;
+    if (map_new(block, bytes)) return block;
+    descriptor_free(block);
+    return NULL;
+}
+
+ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
     size_t padding = alignment > 16 ? alignment : 0;
     if (size > PTRDIFF_MAX - 2 * MS_PAGE - padding) {
         errno = ENOMEM;
@@ -185,17 +264,14 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment) {
     }
     size_t bytes = sizeof(ms_header_t) + padding + size;
     ms_lock(MS_LOCK_LARGE);
-    ms_large_t *block = cache_take(bytes);
-    if (!block && (block = descriptor_new()) && !map_new(block, bytes)) {
-        descriptor_free(block);
-        block = NULL;
-    }
+    ms_large_t *block = room > size ? obtain(bytes + room - size) : NULL;
+    if (!block) block = obtain(bytes);
     if (block) {
-        block->payload = (void *)round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
-        block->size = size;
-        block->sample_site = 0;
-        block->born_ns = ms_os_monotonic_ns();
-        if (!table_insert(block)) {
+        uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
+        atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
+        if (table_insert(block)) {
+            set_live(block, size, bytes);
+        } else {
             give_back(block);
             descriptor_free(block);
             block = NULL;
@@ -206,75 +282,148 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment) {
     return block;
 }
 
-ms_large_t *ms_large_find(const void *payload) {
-    ms_lock(MS_LOCK_LARGE);
-    ms_large_t **slot = table_slot(payload), *block = slot ? *slot : NULL;
-    ms_unlock(MS_LOCK_LARGE);
-    return block;
+/* MS_LOCK_LARGE. Out of the table; what may be cached is. True: the caller gives the memory back and then descriptor_free(). */
+static bool retire(ms_large_t *block) {
+    table_remove(block);
+    atomic_store_explicit(&block->state, MS_LARGE_GONE, memory_order_relaxed);
+    large.recent[large.recent_next++ % RECENT] = (uintptr_t)payload_of(block);
+    if (!may_be_cached(block)) return true;
+    cache_put(block);
+    return false;
 }
 
-ms_large_t *ms_large_remove(const void *payload) {
+/* Unmapping what is not cached takes the kernel up to a second, in which others need the lock. */
+static void retire_unkept(ms_large_t *block) {
     ms_lock(MS_LOCK_LARGE);
-    ms_large_t **slot = table_slot(payload), *block = slot ? *slot : NULL;
-    if (block) {
-        *slot = block->next;
-        count_live(block, -1);
-        large.recent[large.recent_next++ % RECENT] = (uintptr_t)payload;
+    bool goes = retire(block);
+    ms_unlock(MS_LOCK_LARGE);
+    if (!goes) return;
+    give_back(block);
+    ms_lock(MS_LOCK_LARGE);
+    descriptor_free(block);
+    ms_unlock(MS_LOCK_LARGE);
+}
+
+/* ---- what an arena keeps */
+
+#define KEPT_BYTES ((size_t)8 << 20)       /* by all arenas together */
+#define KEPT_ARENA_MAX ((size_t)4 << 20)   /* by one */
+#define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
+#define KEPT_TICK_NS (DECAY_NS / 4)
+
+static void kept_add(ms_large_kept_t *kept, int sign, size_t mapped) {
+    __atomic_store_n(&kept->count, kept->count + (uint32_t)sign, __ATOMIC_RELAXED);
+    __atomic_store_n(&kept->bytes, kept->bytes + (uint64_t)sign * mapped, __ATOMIC_RELAXED);
+}
+
+/* The newest block, it is warm, that wastes at most a quarter. */
+ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
+    size_t bytes = sizeof(ms_header_t) + size, wanted = sizeof(ms_header_t) + (room > size ? room : size);
+    for (uint32_t i = kept->count; i-- > 0;) {
+        size_t mapped = kept->entry[i].mapped;
+        if (mapped < wanted || (mapped > 2 * (size_t)MS_PAGE + bytes && mapped - wanted > mapped / 4)) continue;
+        ms_large_t *block = kept->entry[i].block;
+        kept_add(kept, -1, mapped);
+        for (; i < kept->count; i++) kept->entry[i] = kept->entry[i + 1];
+        set_live(block, size, bytes);
+        return block;
+    }
+    return NULL;
+}
+
+/* The oldest `count` blocks leave the table. */
+static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
+    ms_lock(MS_LOCK_LARGE);
+    for (uint32_t i = 0; i < count; i++) {
+        kept_add(kept, -1, kept->entry[i].mapped);
+        retire(kept->entry[i].block); /* kept ones are small enough to be cached */
     }
     ms_unlock(MS_LOCK_LARGE);
-    return block;
+    for (uint32_t i = 0; i < kept->count; i++) kept->entry[i] = kept->entry[i + count];
 }
 
-/* Unmapping what is larger takes the kernel up to a second, in which others need the lock. */
-void ms_large_release(ms_large_t *block) {
-    bool cached = may_be_cached(block);
-    if (!cached) give_back(block);
-    ms_lock(MS_LOCK_LARGE);
-    if (cached)
-        cache_put(block);
-    else
-        descriptor_free(block);
-    ms_unlock(MS_LOCK_LARGE);
+static bool may_be_kept(const ms_large_kept_t *kept, const ms_large_t *block) {
+    return block->mapped <= kept->limit / 2 && (char *)payload_of(block) == block->base + sizeof(ms_header_t) &&
+           may_be_cached(block);
 }
+
+void ms_large_release(ms_large_kept_t *kept, ms_large_t *block) {
+    block->zeroed = false;
+    if (!may_be_kept(kept, block)) {
+        retire_unkept(block);
+        return;
+    }
+    if (kept->count == MS_KEPT_BLOCKS || kept->bytes + block->mapped > kept->limit) kept_drop(kept, (kept->count + 1) / 2);
+    kept->entry[kept->count].mapped = block->mapped;
+    kept->entry[kept->count].block = block;
+    kept->entry[kept->count].tick = kept->tick;
+    kept_add(kept, 1, block->mapped);
+}
+
+void ms_large_unkeep(ms_large_kept_t *kept) {
+    if (kept->count) kept_drop(kept, kept->count);
+}
+
+void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns, uint32_t arenas) {
+    uint64_t seen = atomic_load_explicit(&trims, memory_order_relaxed);
+    if (seen != kept->trims) ms_large_unkeep(kept);
+    kept->trims = seen;
+    if (now_ns < kept->next_tick_ns) return;
+    kept->next_tick_ns = now_ns + KEPT_TICK_NS;
+    kept->tick++;
+    size_t share = KEPT_BYTES / (arenas ? arenas : 1);
+    kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
+    uint32_t idle = 0;
+    while (idle < kept->count && kept->tick - kept->entry[idle].tick > 4) idle++;
+    if (idle) kept_drop(kept, idle);
+}
+
+/* ---- resizing */
 
 static bool remap(ms_large_t *block, size_t padding, size_t mapped) {
     char *base = ms_os_remap(block->base, block->mapped, mapped);
     if (!base) return false;
     block->base = base;
     block->mapped = mapped;
-    block->payload = base + padding + sizeof(ms_header_t);
+    atomic_store_explicit(&block->payload, base + padding + sizeof(ms_header_t), memory_order_relaxed);
     return true;
 }
 
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
-static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->mapped / 2; }
+static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
 
 bool ms_large_resize(ms_large_t *block, size_t size) {
     if (size > PTRDIFF_MAX - 2 * MS_PAGE) return false;
-    size_t padding = (size_t)((char *)block->payload - block->base) - sizeof(ms_header_t);
+    size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
     size_t bytes = padding + sizeof(ms_header_t) + size;
-    bool direct = !block->backend && padding == 0 && bytes >= MS_DIRECT_MIN;
-    if (!fits(block, bytes) && !direct) return false;
-    ms_lock(MS_LOCK_LARGE);
-    ms_large_t **slot = table_slot(block->payload);
-    *slot = block->next;
-    count_live(block, -1);
-    bool done = fits(block, bytes) || remap(block, padding, rounded(bytes));
-    if (done) block->size = size;
-    table_insert(block); /* cannot fail: it was in the table a moment ago */
-    ms_unlock(MS_LOCK_LARGE);
-    return done;
+    bool done = fits(block, bytes);
+    if (!done) {
+        if (block->backend || padding != 0 || bytes < MS_DIRECT_MIN) return false;
+        ms_lock(MS_LOCK_LARGE);
+        table_remove(block);
+        done = remap(block, padding, rounded(bytes));
+        table_insert(block); /* cannot fail: it was in the table a moment ago */
+        ms_unlock(MS_LOCK_LARGE);
+        if (block->used > block->mapped) block->used = block->mapped;
+    }
+    if (!done) return false;
+    block->size = size;
+    if (bytes > block->used) block->used = bytes;
+    return true;
 }
 
+/* ---- others */
+
 bool ms_large_recently_freed(const void *payload) {
-    bool found = false;
     ms_lock(MS_LOCK_LARGE);
+    bool found = lookup(payload) && !is_live(lookup(payload));
     for (size_t i = 0; i < RECENT; i++) found |= large.recent[i] == (uintptr_t)payload;
     ms_unlock(MS_LOCK_LARGE);
     return found;
 }
 
 void ms_large_trim(void) {
+    atomic_fetch_add_explicit(&trims, 1, memory_order_relaxed);
     ms_lock(MS_LOCK_LARGE);
     while (large.oldest) cache_drop_oldest();
     ms_unlock(MS_LOCK_LARGE);
@@ -286,28 +435,39 @@ void ms_large_decay(uint64_t now_ns) {
     ms_unlock(MS_LOCK_LARGE);
 }
 
+/* Kept blocks are in the table, but free; counted without stopping their arenas. */
 ms_large_totals_t ms_large_totals(void) {
     ms_lock(MS_LOCK_LARGE);
-    ms_large_totals_t totals = large.totals;
+    uint64_t kept_blocks = 0, kept_bytes = 0;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
+        kept_blocks += __atomic_load_n(&arena->kept.count, __ATOMIC_RELAXED);
+        kept_bytes += __atomic_load_n(&arena->kept.bytes, __ATOMIC_RELAXED);
+    }
+    ms_large_totals_t totals = {.live_blocks = large.blocks > kept_blocks ? large.blocks - kept_blocks : 0,
+                                .live_mapped_bytes = large.mapped_bytes > kept_bytes ? large.mapped_bytes - kept_bytes : 0,
+                                .cached_bytes = large.cached_bytes + kept_bytes};
     ms_unlock(MS_LOCK_LARGE);
     return totals;
 }
 
 void ms_large_shed(size_t bytes) {
     ms_lock(MS_LOCK_LARGE);
-    size_t target = large.totals.cached_bytes > bytes ? large.totals.cached_bytes - bytes : 0;
-    while (large.totals.cached_bytes > target) cache_drop_oldest();
+    size_t target = large.cached_bytes > bytes ? large.cached_bytes - bytes : 0;
+    while (large.cached_bytes > target) cache_drop_oldest();
     ms_unlock(MS_LOCK_LARGE);
 }
 
 uint64_t ms_large_mapped_bytes(void) {
-    return __atomic_load_n(&large.totals.live_mapped_bytes, __ATOMIC_RELAXED) +
-           __atomic_load_n(&large.totals.cached_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&large.mapped_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&large.cached_bytes, __ATOMIC_RELAXED);
 }
 
 void ms_large_walk(void (*visit)(void *context, const ms_large_t *block), void *context) {
     ms_lock(MS_LOCK_LARGE);
-    for (size_t i = 0; i < large.bucket_count; i++)
-        for (const ms_large_t *block = large.buckets[i]; block; block = block->next) visit(context, block);
+    const table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
+    for (size_t i = 0; table && i <= table->mask; i++) {
+        const ms_large_t *block = atomic_load_explicit(&table->slot[i], memory_order_relaxed);
+        if (is_live(block)) visit(context, block);
+    }
     ms_unlock(MS_LOCK_LARGE);
 }

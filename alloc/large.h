@@ -8,11 +8,20 @@
  *     payload = header + 16
  *     base + mapped                   end
  *
- * Up to 1 MiB the memory comes from the backing, above it is a mapping of its own that mremap() can grow. Freed memory
- * stays in a cache for a second, at most half as much as is live or 32 MiB. Everything belongs to MS_LOCK_LARGE. */
+ * Up to 1 MiB the memory comes from the backing, above it is a mapping of its own that mremap() can grow.
+ *
+ *     new --> LIVE <--> KEPT          by the thread that allocates or frees, without a lock
+ *               |        |
+ *               +--> cached or gone   MS_LOCK_LARGE
+ *
+ * LIVE and KEPT blocks are in the table and their memory is there: whoever finds a block by a right pointer may read its
+ * header without a lock. KEPT ones are a few that one arena freed last and will hand out next (ms_large_kept_t). All
+ * that is freed besides waits in a cache for a second, at most half as much as is live or 24 MiB. Table and cache belong to
+ * MS_LOCK_LARGE; the table is read without it, and a reader who finds nothing asks again under the lock. */
 #ifndef MS_ALLOC_LARGE_H
 #define MS_ALLOC_LARGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,38 +30,75 @@
 
 #define MS_DIRECT_MIN ((size_t)1 << 20) /* mappings of their own from here */
 
+typedef enum { MS_LARGE_GONE, MS_LARGE_LIVE, MS_LARGE_KEPT } ms_large_state_t;
+
+/* Descriptors are never unmapped. While the block is live its fields belong to the program's thread that has it, KEPT
+ * to the arena's thread; payload and state are read by others. */
 typedef struct ms_large {
-    void *payload;
-    char *base;
-    size_t mapped;               /* bytes from base */
-    size_t size;                 /* requested bytes */
-    const ms_backend_t *backend; /* NULL: a mapping of its own */
-    uint64_t born_ns;            /* monotonic */
+    _Atomic(void *) payload;
+    _Atomic(ms_large_state_t) state;
     uint32_t sample_site;        /* stack of a sampled block, 0: not sampled */
+    size_t size;                 /* requested bytes */
+    size_t mapped;               /* bytes from base */
+    size_t used;                 /* bytes from base that were ever asked for: behind them are no pages */
+    char *base;
     double sample_weight;        /* blocks it stands for */
     bool zeroed;                 /* fresh from the system: all zero */
-    struct ms_large *next;       /* in its hash chain, its bin of the cache, or among unused descriptors */
+    const ms_backend_t *backend; /* NULL: a mapping of its own */
+    struct ms_large *next;       /* in its bin of the cache, or among unused descriptors */
     struct ms_large *previous;   /* in its bin */
     struct ms_large *older, *newer; /* in the cache, by time of freeing */
     uint64_t freed_ns;           /* in the cache: since when */
 } ms_large_t;
 
-/* A block that is in the table, header not yet written; NULL with errno ENOMEM. size <= PTRDIFF_MAX. */
-ms_large_t *ms_large_allocate(size_t size, size_t alignment);
+/* What an arena keeps of the large blocks freed by its thread, in the order of freeing. Only that thread looks, except
+ * at the sums. Invariant: bytes = sum of mapped. */
+#define MS_KEPT_BLOCKS 8
+typedef struct ms_large_kept {
+    uint32_t count;
+    uint32_t tick;  /* quarters of a second in which the thread came by */
+    uint64_t bytes;
+    size_t limit;   /* of bytes; 0: not known yet */
+    uint64_t next_tick_ns;
+    uint64_t trims; /* ms_large_trim() calls seen */
+    struct {
+        size_t mapped;
+        ms_large_t *block;
+        uint32_t tick; /* when it was freed */
+    } entry[MS_KEPT_BLOCKS];
+} ms_large_kept_t;
 
-/* The block with this payload, NULL if there is none. It may go away as soon as the caller's right to it ends. */
+/* A live block, header not yet written; NULL with errno ENOMEM. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
+ * that is more and to be had. */
+ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room);
+/* The same from what the arena keeps, NULL if nothing fits. No lock. */
+ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room);
+
+/* The live block with this payload, NULL if there is none. It may go away as soon as the caller's right to it ends. */
 ms_large_t *ms_large_find(const void *payload);
+/* The same without a lock; NULL does not say that there is none. */
+ms_large_t *ms_large_find_fast(const void *payload);
 
-/* Takes the block out of the table; of two threads that free the same block only one gets it. */
-ms_large_t *ms_large_remove(const void *payload);
-/* Gives a removed block's memory to the cache or back. */
-void ms_large_release(ms_large_t *block);
+/* The block is live no more; of two threads that free the same block only one gets true. */
+static inline bool ms_large_claim(ms_large_t *block) {
+    ms_large_state_t live = MS_LARGE_LIVE;
+    return atomic_compare_exchange_strong_explicit(&block->state, &live, MS_LARGE_KEPT, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+/* Gives a claimed block's memory to what the arena keeps, to the cache or back. */
+void ms_large_release(ms_large_kept_t *kept, ms_large_t *block);
+
+/* All that the arena keeps goes to the cache. */
+void ms_large_unkeep(ms_large_kept_t *kept);
+/* Now and then, by the arena's thread: what was kept for a second goes back, or all of it after a trim by another thread.
+ * `arenas` share what may be kept. */
+void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns, uint32_t arenas);
 
 /* Makes a live block `size` bytes long without copying, moving it if it must. False: not possible, nothing changed.
- * The header moves along and must be written anew. */
+ * The header moves along and must be written anew. No lock if the block stays. */
 bool ms_large_resize(ms_large_t *block, size_t size);
 
-/* True if a block with this payload was among the last ones freed. */
+/* True if a block with this payload is kept or was among the last ones that left the table. */
 bool ms_large_recently_freed(const void *payload);
 
 void ms_large_trim(void); /* empties the cache */
@@ -60,12 +106,12 @@ void ms_large_shed(size_t bytes); /* the slabs grew: as much of the cache goes, 
 void ms_large_decay(uint64_t now_ns); /* gives back what has been in the cache for a second */
 
 typedef struct ms_large_totals {
-    uint64_t live_blocks, live_mapped_bytes, live_requested_bytes, cached_bytes;
+    uint64_t live_blocks, live_mapped_bytes, cached_bytes; /* cached: kept ones too */
 } ms_large_totals_t;
 ms_large_totals_t ms_large_totals(void);
 uint64_t ms_large_mapped_bytes(void); /* live and cached, without the lock: a moment old */
 
-/* Calls `visit` for every live block, under the lock. */
+/* Calls `visit` for every live block, under the lock; others may free and allocate kept ones meanwhile. */
 void ms_large_walk(void (*visit)(void *context, const ms_large_t *block), void *context);
 
 #endif
