@@ -9,6 +9,7 @@
 #include "tracking/sampling.h"
 #include "tracking/sites.h"
 #include "tracking/tasks.h"
+#include "tracking/variables.h"
 
 #include <errno.h>
 #include <string.h>
@@ -731,6 +732,7 @@ static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
 }
 
 static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
+    if (ms_word0_site(block->header->word0) >= MS_SITE_VARIABLES) ms_owned_freed(payload);
     if (block->large) {
         if (!ms_large_claim(block->large)) ms_fault_pointer("free", payload); /* another thread was faster */
         release_large(arena, block);
@@ -828,6 +830,7 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
     moved.header = &header;
     moved.large = &before;
     bool sampled = resize_counted(arena, &moved, large->payload, size, caller);
+    if (ms_word0_site(header.word0) >= MS_SITE_VARIABLES) ms_owned_moved(before.payload, large->payload);
     large->sample_site = 0;
     if (sampled) {
         request_t request = {.size = size, .caller = caller};
@@ -906,6 +909,7 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller
     if (!fresh) return NULL;
     uint32_t site = ms_word0_site(old.header->word0);
     memcpy(fresh, payload, size < old.size ? size : old.size);
+    if (ms_unlikely(site >= MS_SITE_VARIABLES)) ms_owned_moved(payload, fresh);
     ms_release(payload, (ms_origin_t)(ms_facts_flags(old.facts) & MS_FLAG_ORIGIN));
     if (ms_unlikely(site >= MS_SITE_VARIABLES)) retag(fresh, site);
     return fresh;

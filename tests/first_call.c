@@ -226,6 +226,25 @@ static void first_memscope_track(void) {
     expect(memscope_track(&local, &variable) == EINVAL, "memscope_track of a stack address");
     expect(memscope_track(NULL, &variable) == EINVAL, "memscope_track of NULL");
 }
+static memscope_variable_t region = {"region", NULL, "f", "file", 1, 0};
+static void first_memscope_track_region(void) {
+    int local = 0;
+    expect(memscope_track_region(&local, sizeof local, &region) == 0, "memscope_track_region");
+}
+static void first_memscope_track_smart(void) {
+    int local = 0, *pointer = &local;
+    expect(memscope_track_smart(&pointer, sizeof pointer, 1, &region) == EINVAL, "memscope_track_smart");
+}
+static void first_memscope_scope_begin(void) {
+    int local = 0;
+    memscope_scope_t scope = memscope_scope_begin(&local, &region);
+    expect(scope.error == EINVAL, "memscope_scope_begin of a stack address");
+    memscope_scope_end(&scope);
+}
+static void first_memscope_scope_end(void) {
+    memscope_scope_t scope = {NULL, 0};
+    memscope_scope_end(&scope);
+}
 static void first_memscope_snapshot(void) {
     memscope_snapshot_t *snapshot = memscope_snapshot();
     expect(snapshot != NULL, "memscope_snapshot");
@@ -276,6 +295,10 @@ static const call_t calls[] = {
     OWN(memscope_task_end),
     OWN(memscope_task_usage),
     OWN(memscope_track),
+    OWN(memscope_track_region),
+    OWN(memscope_track_smart),
+    OWN(memscope_scope_begin),
+    OWN(memscope_scope_end),
     OWN(memscope_snapshot),
     OWN(memscope_snapshot_free),
     OWN(memscope_export_msgpack),

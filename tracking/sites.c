@@ -6,14 +6,6 @@
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 
-#include <errno.h>
-
-#define CHUNK 64u
-
-/* Copies of the program's static records: they stay readable when their library is unloaded. */
-static _Atomic(memscope_variable_t *) variables[MS_SITE_VARIABLES_MAX / CHUNK];
-static _Atomic(uint32_t) variable_count;
-
 static uint32_t capture_stack(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
     if (!arena->unwind) arena->unwind = ms_os_map_metadata(sizeof *arena->unwind);
     if (!arena->unwind) return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
@@ -88,57 +80,6 @@ ms_cell_t ms_site_sum(uint32_t site) {
     return sum;
 }
 
-/* ---- variables */
-
-uint32_t ms_site_variable_count(void) {
-    return atomic_load_explicit(&variable_count, memory_order_acquire);
-}
-
-const memscope_variable_t *ms_site_variable(uint32_t site) {
-    if (site < MS_SITE_VARIABLES || site - MS_SITE_VARIABLES >= ms_site_variable_count()) return NULL;
-    uint32_t index = site - MS_SITE_VARIABLES;
-    return &atomic_load_explicit(&variables[index / CHUNK], memory_order_acquire)[index % CHUNK];
-}
-
-static const char *kept(const char *text) {
-    if (!text) return NULL;
-    size_t bytes = __builtin_strlen(text) + 1;
-    char *copy = ms_os_map_metadata(bytes);
-    return copy ? __builtin_memcpy(copy, text, bytes) : NULL;
-}
-
-/* Under MS_LOCK_SITES. */
-static uint32_t variable_register(memscope_variable_t *variable) {
-    uint32_t index = ms_site_variable_count();
-    if (index >= MS_SITE_VARIABLES_MAX) return 0;
-    memscope_variable_t *chunk = atomic_load_explicit(&variables[index / CHUNK], memory_order_relaxed);
-    if (!chunk) {
-        chunk = ms_os_map_metadata(CHUNK * sizeof *chunk);
-        if (!chunk) return 0;
-        atomic_store_explicit(&variables[index / CHUNK], chunk, memory_order_release);
-    }
-    chunk[index % CHUNK] = (memscope_variable_t){
-        .name = kept(variable->name),
-        .type = kept(variable->type),
-        .function = kept(variable->function),
-        .file = kept(variable->file),
-        .line = variable->line,
-        .site = MS_SITE_VARIABLES + index,
-    };
-    atomic_store_explicit(&variable_count, index + 1, memory_order_release);
-    __atomic_store_n(&variable->site, MS_SITE_VARIABLES + index, __ATOMIC_RELEASE);
-    return MS_SITE_VARIABLES + index;
-}
-
-static uint32_t variable_site(memscope_variable_t *variable) {
-    uint32_t site = __atomic_load_n(&variable->site, __ATOMIC_ACQUIRE);
-    if (site) return site;
-    ms_lock(MS_LOCK_SITES);
-    site = variable->site ? variable->site : variable_register(variable);
-    ms_unlock(MS_LOCK_SITES);
-    return site;
-}
-
 /* The counts of one arena may become negative by this (unsigned: wrap around); sums over arenas never do. */
 void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
     uint32_t before = ms_word0_site(block->header->word0);
@@ -153,13 +94,4 @@ void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
     ms_arena_leave(arena);
     block->header->word0 = ms_word0(ms_word0_task(block->header->word0), site);
     block->header->word1 = ms_seal(block->facts, block->header->word0, block->base);
-}
-
-int memscope_track(const void *pointer, memscope_variable_t *variable) {
-    ms_block_facts_t block;
-    if (!pointer || !ms_block_find(pointer, &block)) return EINVAL;
-    uint32_t site = variable_site(variable);
-    if (!site) return ENOMEM;
-    ms_site_retag(&block, site);
-    return 0;
 }

@@ -1,5 +1,5 @@
 /* Sites: where blocks were allocated. A site id is a stack (tracking/stacks.h; a single caller is a stack of one frame)
- * or, from MS_SITE_VARIABLES on, a variable named by MEMSCOPE_TRACK.
+ * or, from MS_SITE_VARIABLES on, a variable (tracking/variables.h).
  *
  * The site in a block's header is counted exactly. A sampled block has no site in its header; its stack and weight
  * stand in front of its payload (ms_extension_t, ms_large_t), and the counts of that stack are estimates. */
@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #include "alloc/arena.h"
-#include "memscope/memscope.h"
 
 #define MS_SITE_STACKS_MAX (1u << 20) /* ids below: stacks */
 #define MS_SITE_VARIABLES (1u << 20)  /* ids from here: variables */
@@ -29,10 +28,6 @@ void ms_site_count_sample_free(ms_arena_t *arena, uint32_t site, size_t size, do
 
 /* Gives a live block another site; its bytes move along. */
 void ms_site_retag(const ms_block_facts_t *block, uint32_t site);
-
-/* The variable behind a site id, NULL if it is none. */
-const memscope_variable_t *ms_site_variable(uint32_t site);
-uint32_t ms_site_variable_count(void);
 
 /* Sum of a site's cells over all arenas. */
 ms_cell_t ms_site_sum(uint32_t site);

@@ -10,6 +10,7 @@
 #include "tracking/stacks.h"
 #include "tracking/tasks.h"
 #include "tracking/unwind.h"
+#include "tracking/variables.h"
 
 #include <errno.h>
 #include <string.h>
@@ -266,8 +267,10 @@ static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
 }
 
 static void add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
-    const memscope_variable_t *variable = ms_site_variable(id);
+    const ms_variable_t *record = ms_variable_of_site(id);
+    const memscope_variable_t *variable = &record->named;
     ms_cell_t sum = ms_site_sum(id);
+    if (sum.allocated_blocks == 0 && atomic_load_explicit(&record->times, memory_order_relaxed)) return; /* a region's */
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
     row->id = id;
     row->kind = "variable";
@@ -300,7 +303,7 @@ static void add_siteless(ms_snapshot_t *snapshot, const ms_totals_row_t *totals)
 
 static bool fill_sites(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
     uint32_t stacks = atomic_load_explicit(&ms_stack_table.next, memory_order_acquire);
-    uint32_t variables = ms_site_variable_count();
+    uint32_t variables = ms_variable_count();
     if (!ROWS(snapshot, sites, (size_t)stacks + variables + 2)) return false;
     for (uint32_t id = MS_STACK_OTHER; id < stacks; id++)
         if (!add_stack_site(snapshot, id)) return false;
@@ -308,6 +311,55 @@ static bool fill_sites(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
     if (ms_process.sites == MS_SITES_EVERY) add_siteless(snapshot, totals);
     ms_snapshot_null(snapshot, "sites", "peak_bytes", "peaks of sites are not recorded");
     ms_snapshot_null(snapshot, "sites", "live_error_bytes", "the count is exact");
+    return true;
+}
+
+/* ---- variables: what they own and what they name that is no block */
+
+static void add_scopes(ms_snapshot_t *snapshot, const ms_variable_t *variable) {
+    ms_scope_counts_t counts = ms_variable_scopes(variable);
+    if (counts.begun == 0) return;
+    bool known = counts.freed_blocks != 0;
+    *ADD_ROW(snapshot, scopes) = (ms_scopes_row_t){
+        .site = variable->named.site,
+        .begun = counts.begun,
+        .ended = counts.ended,
+        .outlived_blocks = counts.outlived_blocks,
+        .outlived_bytes = counts.outlived_bytes,
+        .freed_blocks = counts.freed_blocks,
+        .lifetime_min_ns = known ? counts.lifetime_min_ns : MS_NULL,
+        .lifetime_mean_ns = known ? counts.lifetime_sum_ns / counts.freed_blocks : MS_NULL,
+        .lifetime_max_ns = known ? counts.lifetime_max_ns : MS_NULL,
+    };
+}
+
+static void add_region(ms_snapshot_t *snapshot, const ms_variable_t *variable) {
+    uint64_t times = atomic_load_explicit(&variable->times, memory_order_relaxed);
+    if (times == 0) return;
+    *ADD_ROW(snapshot, regions) = (ms_regions_row_t){
+        .site = variable->named.site,
+        .variable = text_of(snapshot, variable->named.name),
+        .type = text_of(snapshot, variable->named.type),
+        .function = text_of(snapshot, variable->named.function),
+        .file = text_of(snapshot, variable->named.file),
+        .line = variable->named.line,
+        .start = atomic_load_explicit(&variable->start, memory_order_relaxed),
+        .bytes = atomic_load_explicit(&variable->bytes, memory_order_relaxed),
+        .thread = atomic_load_explicit(&variable->thread, memory_order_relaxed),
+        .times = times,
+    };
+}
+
+static bool fill_variables(ms_snapshot_t *snapshot) {
+    uint32_t count = ms_variable_count();
+    if (!ROWS(snapshot, scopes, count) || !ROWS(snapshot, regions, count)) return false;
+    for (uint32_t i = 0; i < count; i++) {
+        const ms_variable_t *variable = ms_variable_of_site(MS_SITE_VARIABLES + i);
+        add_scopes(snapshot, variable);
+        add_region(snapshot, variable);
+    }
+    static const char *const lifetimes[] = {"lifetime_min_ns", "lifetime_mean_ns", "lifetime_max_ns"};
+    for (size_t i = 0; i < 3; i++) ms_snapshot_null(snapshot, "scopes", lifetimes[i], "none of its blocks has been freed");
     return true;
 }
 
@@ -467,7 +519,7 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
 static bool fill(ms_snapshot_t *snapshot, const char *reason) {
     if (!ROWS(snapshot, null_reasons, NULL_REASONS)) return false;
     if (!fill_threads(snapshot) || !fill_totals(snapshot) || !fill_cross_frees(snapshot) || !fill_tasks(snapshot) ||
-        !fill_sites(snapshot, snapshot->model.totals.rows) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
+        !fill_sites(snapshot, snapshot->model.totals.rows) || !fill_variables(snapshot) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
         !fill_knobs(snapshot) || !fill_quality(snapshot))
         return false;
     return ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);

@@ -77,7 +77,7 @@ int memscope_task_usage(memscope_task_t task, memscope_usage_t *usage);
 
 /* ---- variables -------------------------------------------------------------------------------------------- */
 
-/* One per MEMSCOPE_TRACK in the source; do not touch the fields. */
+/* One for each use of a macro below in the source; do not touch the fields. */
 typedef struct memscope_variable {
     const char *name, *type, *function, *file;
     uint32_t line;
@@ -85,19 +85,95 @@ typedef struct memscope_variable {
 } memscope_variable_t;
 
 /* Names the block at `pointer` (which malloc, new, ... returned) after `variable`; the name follows it through
- * realloc until it is freed. EINVAL if the pointer is not a live block of ours (a stack or foreign address): nothing
- * is changed. The block must not be freed or resized by another thread meanwhile. */
+ * realloc until it is freed. EINVAL if the pointer is not a live block of ours (a stack or foreign address, one inside a
+ * block, a freed one): nothing is changed, and no memory in front of it is read. ENOMEM if there are too many variables.
+ * The block must not be freed or resized by another thread meanwhile. */
 int memscope_track(const void *pointer, memscope_variable_t *variable);
 
-/* MEMSCOPE_TRACK(p): memscope_track() with the variable's name, function, file and line. In C++ (memscope.hpp) also its
- * type, which C has no way to tell. A statement or an expression of type int. */
+/* Records that the `bytes` from `start` on are what `variable` names; they are neither read nor written. The last range
+ * and how often there was one are kept for each variable. EINVAL if there is no such range. Takes no lock. */
+int memscope_track_region(const volatile void *start, size_t bytes, memscope_variable_t *variable);
+
+/* What MEMSCOPE_TRACK_SMART calls: memscope_track() of the pointer at `object`, or a region. */
+int memscope_track_smart(const volatile void *object, size_t bytes, int is_pointer, memscope_variable_t *variable);
+
+/* A stretch of the program in which a variable owns a block. */
+typedef struct memscope_scope {
+    void *record; /* NULL: owns nothing */
+    int error;    /* of memscope_scope_begin() */
+} memscope_scope_t;
+
+/* memscope_track(), and from now on the variable owns the block. If the block is still live at memscope_scope_end() (the
+ * same block: it may have been resized meanwhile) it has outlived its scope, which the table `scopes` of the data counts;
+ * otherwise the ownership has ended in order. The time from here to the free is the block's lifetime, measured whether
+ * the free comes before or after the end. Neither call moves or frees anything. Both take a lock. */
+memscope_scope_t memscope_scope_begin(const void *pointer, memscope_variable_t *variable);
+void memscope_scope_end(memscope_scope_t *scope);
+
+/* The macros. C++ has its own, of the same meaning, in memscope.hpp.
+ *
+ * MEMSCOPE_TRACK(p)             memscope_track() of a pointer
+ * MEMSCOPE_TRACK_SMART(x)       x a pointer: names the block it points at; any other object (scalar, array, struct):
+ *                               names the object's memory as a region. Chosen at compile time; x is an lvalue
+ * MEMSCOPE_TRACK_AS(x, type)    the same, for types that C has no name for in an expression: x must have this type,
+ *                               which the compiler checks (a void pointer may be given any pointer type)
+ *     These three are expressions of type int: 0 or an errno value.
+ * MEMSCOPE_OWNED(type, x, init) declares `type x = init`, which owns the block it points at until x goes out of scope
+ * MEMSCOPE_OWN(x)               the same for a pointer that is declared already
+ *     These two are declarations; the scope is the variable memscope_scope_x. A longjmp() past the end of the block, and
+ *     in C without -fexceptions the end of the thread, leave a scope open: it counts as begun, not as ended.
+ *
+ * The type is the declared one, for the scalar types of C, pointers to them, pointers to those, and arrays of them; the
+ * types of other expressions are unknown in C (null in the data) unless given by MEMSCOPE_TRACK_AS. */
 #ifndef __cplusplus
+#define MEMSCOPE_TYPE_ROWS_(type) type: #type, type *: #type " *", const type *: "const " #type " *", type **: #type " **"
+#define MEMSCOPE_ARRAY_ROWS_(type)                                                                           \
+    type *: #type " []", const type *: "const " #type " []", type **: #type " *[]", const type **: "const " #type " *[]"
+#define MEMSCOPE_TYPES_(ROWS)                                                                                \
+    ROWS(_Bool), ROWS(char), ROWS(signed char), ROWS(unsigned char), ROWS(short), ROWS(unsigned short), ROWS(int), \
+        ROWS(unsigned int), ROWS(long), ROWS(unsigned long), ROWS(long long), ROWS(unsigned long long), ROWS(float), \
+        ROWS(double), ROWS(long double)
+#define MEMSCOPE_TYPE_OF_(x)                                                                                 \
+    _Generic((x), MEMSCOPE_TYPES_(MEMSCOPE_TYPE_ROWS_), void *: "void *", const void *: "const void *",      \
+        void **: "void **", default: (const char *)0)
+#define MEMSCOPE_ARRAY_TYPE_OF_(x)                                                                           \
+    _Generic((x), MEMSCOPE_TYPES_(MEMSCOPE_ARRAY_ROWS_), void **: "void *[]", default: (const char *)0)
+
+/* An array is what becomes a pointer in an expression without being one. */
+#define MEMSCOPE_DECAYS_(x) (!__builtin_types_compatible_p(__typeof__(x), __typeof__(((void)0, (x)))))
+#define MEMSCOPE_IS_ARRAY_(x) (__builtin_classify_type(x) == 5 && MEMSCOPE_DECAYS_(x))
+#define MEMSCOPE_IS_POINTER_(x) (__builtin_classify_type(x) == 5 && !MEMSCOPE_DECAYS_(x))
+#define MEMSCOPE_SMART_TYPE_OF_(x)                                                                           \
+    __builtin_choose_expr(MEMSCOPE_IS_ARRAY_(x), MEMSCOPE_ARRAY_TYPE_OF_(x), MEMSCOPE_TYPE_OF_(x))
+
+#define MEMSCOPE_VARIABLE_(variable, name, type)                                                             \
+    static memscope_variable_t variable = {name, type, __func__, __FILE__, __LINE__, 0}
+#define MEMSCOPE_SMART_(x, type)                                                                             \
+    MEMSCOPE_VARIABLE_(memscope_variable_here, #x, type);                                                    \
+    memscope_track_smart(&(x), sizeof(x), MEMSCOPE_IS_POINTER_(x), &memscope_variable_here)
+
 #define MEMSCOPE_TRACK(pointer)                                                                              \
     (__extension__({                                                                                         \
-        static memscope_variable_t memscope_variable_here = {#pointer, NULL, NULL, __FILE__, __LINE__, 0};   \
-        memscope_variable_here.function = __func__;                                                          \
+        MEMSCOPE_VARIABLE_(memscope_variable_here, #pointer, MEMSCOPE_TYPE_OF_(pointer));                    \
         memscope_track((pointer), &memscope_variable_here);                                                  \
     }))
+#define MEMSCOPE_TRACK_SMART(x) (__extension__({ MEMSCOPE_SMART_(x, MEMSCOPE_SMART_TYPE_OF_(x)); }))
+#define MEMSCOPE_TRACK_AS(x, declared)                                                                       \
+    (__extension__({                                                                                         \
+        _Static_assert(__builtin_types_compatible_p(__typeof__(x), __typeof__(declared)) ||                  \
+                           (__builtin_types_compatible_p(__typeof__(x), void *) &&                           \
+                            __builtin_classify_type(*(__typeof__(declared) *)0) == 5),                       \
+                       #x " is not of type " #declared);                                                     \
+        MEMSCOPE_SMART_(x, #declared);                                                                       \
+    }))
+#define MEMSCOPE_OWN_(x, type)                                                                               \
+    MEMSCOPE_VARIABLE_(memscope_variable_##x, #x, type);                                                     \
+    memscope_scope_t memscope_scope_##x __attribute__((cleanup(memscope_scope_end), unused)) =               \
+        memscope_scope_begin(x, &memscope_variable_##x)
+#define MEMSCOPE_OWN(x) MEMSCOPE_OWN_(x, MEMSCOPE_TYPE_OF_(x))
+#define MEMSCOPE_OWNED(type, x, ...)                                                                         \
+    type x = (__VA_ARGS__);                                                                                  \
+    MEMSCOPE_OWN_(x, #type)
 #endif
 
 /* ---- snapshots and exports -------------------------------------------------------------------------------- */

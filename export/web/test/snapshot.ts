@@ -462,6 +462,8 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
             ...Array.from({ length: shape.sites }, (_, i) => siteRow(next, shape, pcs, i)),
             { id: 0, kind: "none", ...usage(next, 1), peak_bytes: null },
         ],
+        scopes: [],
+        regions: [],
         size_classes: classRows(next),
         cross_frees: crossRows(next, Math.min(shape.threads, 30)),
         modules: MODULES.map(([path, start], i) => ({
