@@ -27,7 +27,7 @@ typedef struct ms_command {
     int (*run)(const struct ms_command *self, int count, char **arguments);
 } ms_command_t;
 
-extern const ms_command_t ms_command_run, ms_command_report, ms_command_show, ms_command_conf;
+extern const ms_command_t ms_command_run, ms_command_report, ms_command_show, ms_command_diff, ms_command_conf;
 
 /* Reads the options in `arguments` (the command's name first) into `values`. Returns how many arguments are left and
  * moves them to the front, or -1 when the command is over: *status is its exit status (help, usage error). */

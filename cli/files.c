@@ -89,6 +89,11 @@ bool ms_is_directory(const char *path) {
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+bool ms_is_same_file(const char *a, const char *b) {
+    struct stat left, right;
+    return stat(a, &left) == 0 && stat(b, &right) == 0 && left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
 int ms_make_directories(const char *path) {
     char *copy = ms_format("%s", path);
     int error = 0;
@@ -116,13 +121,6 @@ ms_snapshot_file_t *ms_load(const char *path) {
 }
 
 /* ---- writing ---- */
-
-/* What to write: the model, as what, and for a page its first view. */
-typedef struct ms_document {
-    const ms_model_t *model;
-    ms_write_format_t format;
-    const char *view;
-} ms_document_t;
 
 typedef struct ms_bytes {
     z_stream deflate;
@@ -168,38 +166,26 @@ static void put_view(ms_writer_t *writer, const char *view) {
     ms_writer_text(writer, "</script>\n");
 }
 
-static int write_html(const ms_model_t *model, ms_writer_t *writer, const char *view) {
+static int write_page(const ms_document_t *document, ms_writer_t *writer) {
     ms_bytes_t gzip = {.capacity = 0};
     ms_writer_t sink;
     if (deflateInit2(&gzip.deflate, Z_DEFAULT_COMPRESSION, Z_DEFLATED, GZIP_WINDOW, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         ms_out_of_memory();
     int error = ms_writer_sink(&sink, deflate_drain, &gzip);
-    if (error == 0) error = ms_export_msgpack(model, &sink);
+    if (error == 0) error = document->write(document->data, &sink);
     int close_error = ms_writer_close(&sink);
     if (error == 0) error = close_error;
     if (error == 0) error = deflate_more(&gzip, Z_FINISH);
     deflateEnd(&gzip.deflate);
     if (error == 0) error = ms_export_html_bytes(gzip.bytes, gzip.used, writer);
-    if (error == 0) put_view(writer, view);
+    if (error == 0) put_view(writer, document->view);
     free(gzip.bytes);
     return error;
 }
 
-static int write_document(const ms_document_t *document, ms_writer_t *writer) {
-    switch (document->format) {
-    case MS_WRITE_SNAPSHOT:
-        return ms_export_msgpack(document->model, writer);
-    case MS_WRITE_JSON:
-        return ms_export_json(document->model, writer);
-    case MS_WRITE_HTML:
-        return write_html(document->model, writer, document->view);
-    }
-    return EINVAL;
-}
-
 /* Goes on after opening the writer, which gave `error`. */
 static int write_and_close(const ms_document_t *document, ms_writer_t *writer, int error) {
-    if (error == 0) error = write_document(document, writer);
+    if (error == 0) error = document->page ? write_page(document, writer) : document->write(document->data, writer);
     int close_error = ms_writer_close(writer);
     return error != 0 ? error : close_error;
 }
@@ -224,17 +210,34 @@ static int write_beside(const ms_document_t *document, const char *path) {
     return error;
 }
 
-int ms_write_model(const ms_model_t *model, const char *path, ms_write_format_t format, const char *view) {
-    ms_document_t document = {model, format, view};
+int ms_write_document(const ms_document_t *document, const char *path) {
     ms_writer_t writer;
     int error;
     bool standard_output = strcmp(path, "-") == 0;
     if (standard_output)
-        error = write_and_close(&document, &writer, ms_writer_fd(&writer, STDOUT_FILENO));
+        error = write_and_close(document, &writer, ms_writer_fd(&writer, STDOUT_FILENO));
     else if (is_special(path))
-        error = write_and_close(&document, &writer, ms_writer_open(&writer, path));
+        error = write_and_close(document, &writer, ms_writer_open(&writer, path));
     else
-        error = write_beside(&document, path);
+        error = write_beside(document, path);
     if (error != 0) ms_complain("cannot write %s: %s", standard_output ? "to standard output" : path, strerror(error));
     return error;
+}
+
+static int model_as_msgpack(const void *model, ms_writer_t *writer) {
+    return ms_export_msgpack(model, writer);
+}
+
+static int model_as_json(const void *model, ms_writer_t *writer) {
+    return ms_export_json(model, writer);
+}
+
+int ms_write_model(const ms_model_t *model, const char *path, ms_write_format_t format, const char *view) {
+    ms_document_t document = {
+        .write = format == MS_WRITE_JSON ? model_as_json : model_as_msgpack,
+        .data = model,
+        .page = format == MS_WRITE_HTML,
+        .view = view,
+    };
+    return ms_write_document(&document, path);
 }

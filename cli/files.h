@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "export/read.h"
+#include "export/writer.h"
 #include "tracking/model.h"
 
 /* Exit statuses of the command. */
@@ -37,6 +38,9 @@ const char *ms_base_name(const char *path);
 
 bool ms_is_directory(const char *path);
 
+/* Whether the two paths are one file, which writing the one would replace. */
+bool ms_is_same_file(const char *a, const char *b);
+
 /* Makes the directory and its parents. Returns 0 or errno (ENOTDIR when a file is in the way). */
 int ms_make_directories(const char *path);
 
@@ -45,5 +49,15 @@ typedef enum { MS_WRITE_SNAPSHOT, MS_WRITE_JSON, MS_WRITE_HTML } ms_write_format
 /* Writes the model to `path`, "-" for standard output. `view`: what the page shows first, NULL for its own choice.
  * Returns 0 or errno, having complained. */
 int ms_write_model(const ms_model_t *model, const char *path, ms_write_format_t format, const char *view);
+
+/* Anything else: `write` puts `data` into a writer and returns 0 or errno. */
+typedef struct ms_document {
+    int (*write)(const void *data, ms_writer_t *writer);
+    const void *data;
+    bool page;        /* what it writes goes, compressed, into the page */
+    const char *view; /* as above */
+} ms_document_t;
+
+int ms_write_document(const ms_document_t *document, const char *path);
 
 #endif

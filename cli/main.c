@@ -20,6 +20,7 @@ static const ms_command_t *const commands[] = {
     &ms_command_run,
     &ms_command_report,
     &ms_command_show,
+    &ms_command_diff,
     &ms_command_conf,
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])

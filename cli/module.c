@@ -7,19 +7,25 @@
  */
 #include "cli/module.h"
 
+#include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdw.h>
 #include <elfutils/libdwelf.h>
 #include <elfutils/libdwfl.h>
+#include <link.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/files.h"
 
-#define SYMBOLS_TRIED 8 /* an address is looked for in so many symbols that begin before it: they may nest */
+#define BESIDE_MODULE ":.debug:" /* as libdw has it: the directory of the module, and .debug there */
+#define SYMBOLS_TRIED 8          /* an address is looked for in so many symbols that begin before it: they may nest */
 
 /* [low, high) belongs to `what`: a unit's number, or a function's. */
 typedef struct ms_range {
@@ -120,35 +126,100 @@ static bool has_build_id(Dwfl_Module *elf, const char *build_id) {
     return true;
 }
 
-/* Tries one file. False with *problem when it is not the one. */
-static bool open_file(ms_module_t *module, const char *path, const char *build_id, const char **problem) {
-    struct stat status;
-    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+/* Tries one file, or the open one `fd` when it is not -1. False with *problem when it is not the one. */
+static bool open_elf(ms_module_t *module, const char *path, int fd, const char *build_id, const char **problem) {
     module->dwfl = dwfl_begin(&module->callbacks);
     if (module->dwfl == NULL) ms_out_of_memory();
     dwfl_report_begin(module->dwfl);
-    module->elf = dwfl_report_elf(module->dwfl, path, path, -1, 0, true);
+    module->elf = dwfl_report_elf(module->dwfl, path, path, fd, 0, true);
+    if (module->elf == NULL && fd >= 0) close(fd);
     dwfl_report_end(module->dwfl, NULL, NULL);
     if (module->elf != NULL && has_build_id(module->elf, build_id)) return true;
     *problem = module->elf == NULL ? "is not a readable ELF file" : "is not the file that ran (its build-id differs)";
     dwfl_end(module->dwfl);
     module->dwfl = NULL;
+    module->elf = NULL;
     return false;
 }
 
-static bool open_debug_file(ms_module_t *module, const char *build_id, const char *sysroot, const char **problem) {
-    if (build_id == NULL || strspn(build_id, "0123456789abcdef") != strlen(build_id) || strlen(build_id) < 3)
-        return false;
-    char *path = ms_format("%s/usr/lib/debug/.build-id/%.2s/%s.debug", sysroot, build_id, build_id + 2);
-    bool opened = open_file(module, path, build_id, problem);
-    free(path);
+static bool open_file(ms_module_t *module, const char *path, const char *build_id, const char **problem) {
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+    return open_elf(module, path, -1, build_id, problem);
+}
+
+/* Of the file `name`, formatted, in a directory of debug files. */
+static bool open_in(ms_module_t *module, const char *build_id, const char **problem, char *name) {
+    bool opened = open_file(module, name, build_id, problem);
+    free(name);
     return opened;
 }
 
-ms_module_t *ms_module_open(const char *path, const char *build_id, const char *sysroot, const char **problem) {
+/* A debug file serves alone: it has the symbols of the module and its build-id. */
+static bool open_debug_file(ms_module_t *module, const char *path, const char *build_id, const char **problem) {
+    const char *directories = module->debug_path + strlen(BESIDE_MODULE), *base = ms_base_name(path);
+    if (build_id == NULL || strspn(build_id, "0123456789abcdef") != strlen(build_id) || strlen(build_id) < 3)
+        return false;
+    while (*directories != '\0') {
+        int length = (int)strcspn(directories, ":");
+        if (open_in(module, build_id, problem,
+                    ms_format("%.*s/.build-id/%.2s/%s.debug", length, directories, build_id, build_id + 2)) ||
+            open_in(module, build_id, problem, ms_format("%.*s/%s", length, directories, base)) ||
+            open_in(module, build_id, problem, ms_format("%.*s/%s.debug", length, directories, base)))
+            return true;
+        directories += length + (directories[length] == ':');
+    }
+    return false;
+}
+
+/* The vDSO is in no file, but the one of this process is the same if the kernel is. */
+static bool open_vdso(ms_module_t *module, const char *path, const char *build_id, const char **problem) {
+    uintptr_t start = getauxval(AT_SYSINFO_EHDR);
+    if (strcmp(path, MS_VDSO_PATH) != 0 || start == 0 || build_id == NULL) return false;
+    ElfW(Ehdr) header;
+    memcpy(&header, (const void *)start, sizeof header);
+    size_t bytes = header.e_shoff + (size_t)header.e_shentsize * header.e_shnum, done = 0;
+    int fd = memfd_create("vdso", MFD_CLOEXEC);
+    while (fd >= 0 && done < bytes) {
+        ssize_t n = write(fd, (const char *)start + done, bytes - done);
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
+    if (fd >= 0 && done < bytes) close(fd);
+    return fd >= 0 && done == bytes && open_elf(module, path, fd, build_id, problem);
+}
+
+/* Asks the servers of DEBUGINFOD_URLS through libdebuginfod, if both are there, for the module or its debug file. */
+static bool open_from_server(ms_module_t *module, const char *build_id, const char **problem) {
+    typedef int (*find_t)(void *client, const unsigned char *build_id, int length, char **path);
+    static const char *const kinds[] = {"debuginfod_find_executable", "debuginfod_find_debuginfo"};
+    const char *urls = getenv("DEBUGINFOD_URLS");
+    void *(*begin)(void), (*end)(void *), *library;
+    find_t find;
+    bool opened = false;
+    if (build_id == NULL || urls == NULL || *urls == '\0') return false;
+    library = dlopen("libdebuginfod.so.1", RTLD_LAZY);
+    if (library == NULL) return false;
+    memcpy(&begin, &(void *){dlsym(library, "debuginfod_begin")}, sizeof begin);
+    memcpy(&end, &(void *){dlsym(library, "debuginfod_end")}, sizeof end);
+    void *client = begin != NULL && end != NULL ? begin() : NULL;
+    for (size_t i = 0; client != NULL && !opened && i < sizeof kinds / sizeof kinds[0]; i++) {
+        char *path = NULL;
+        memcpy(&find, &(void *){dlsym(library, kinds[i])}, sizeof find);
+        int fd = find == NULL ? -1 : find(client, (const unsigned char *)build_id, 0, &path);
+        if (fd >= 0) opened = open_elf(module, path, fd, build_id, problem);
+        free(path);
+    }
+    if (client != NULL) end(client);
+    return opened; /* the library stays: libdw uses it too */
+}
+
+ms_module_t *ms_module_open(const char *path, const char *build_id, const ms_module_places_t *places,
+                            const char **problem) {
     ms_module_t *module = ms_allocate(sizeof *module);
-    char *below = ms_format("%s%s", sysroot, path);
-    module->debug_path = ms_format(":.debug:%s/usr/lib/debug", sysroot);
+    char *below = ms_format("%s%s", places->sysroot, path);
+    module->debug_path = ms_format(BESIDE_MODULE "%s%s%s/usr/lib/debug", places->debug_dirs,
+                                   *places->debug_dirs != '\0' ? ":" : "", places->sysroot);
     module->callbacks = (Dwfl_Callbacks){
         .find_elf = dwfl_build_id_find_elf,
         .find_debuginfo = dwfl_standard_find_debuginfo,
@@ -156,7 +227,8 @@ ms_module_t *ms_module_open(const char *path, const char *build_id, const char *
         .debuginfo_path = &module->debug_path,
     };
     *problem = "is not there";
-    bool opened = open_file(module, below, build_id, problem) || open_debug_file(module, build_id, sysroot, problem);
+    bool opened = open_file(module, below, build_id, problem) || open_vdso(module, path, build_id, problem) ||
+                  open_debug_file(module, path, build_id, problem) || open_from_server(module, build_id, problem);
     free(below);
     if (!opened) {
         ms_module_close(module);

@@ -18,9 +18,18 @@ typedef struct ms_frame {
 
 typedef struct ms_module ms_module_t;
 
-/* Opens the file that has this build-id (lower-case hex, NULL: it has none): at `path`, else a separate debug file,
- * both below `sysroot` ("" for the root). NULL with *problem, a text behind the module's path, when there is none. */
-ms_module_t *ms_module_open(const char *path, const char *build_id, const char *sysroot, const char **problem);
+typedef struct ms_module_places {
+    const char *sysroot;    /* "" for the root */
+    const char *debug_dirs; /* directories of debug files, separated by ':'; "" for none */
+} ms_module_places_t;
+
+#define MS_VDSO_PATH "[vdso]" /* what the kernel calls it */
+
+/* Opens the file that has this build-id (lower-case hex, NULL: it has none): at `path` below the sysroot, else a
+ * separate debug file in debug_dirs or the sysroot's /usr/lib/debug, else what a server of DEBUGINFOD_URLS has. NULL
+ * with *problem, a text behind the module's path, when there is none. */
+ms_module_t *ms_module_open(const char *path, const char *build_id, const ms_module_places_t *places,
+                            const char **problem);
 void ms_module_close(ms_module_t *module);
 
 /* The functions at `address`, innermost first, one at least (all unknown if need be). Returns how many. */

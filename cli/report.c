@@ -3,13 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/files.h"
 #include "cli/symbols.h"
 
 typedef struct ms_report_options {
-    const char *format, *output, *view, *sysroot;
+    const char *format, *output, *view;
+    ms_symbol_options_t symbols;
 } ms_report_options_t;
 
 static const ms_option_t options[] = {
@@ -29,10 +29,7 @@ static const ms_option_t options[] = {
      .argument = "complete|threads|tasks|sites|variables",
      .offset = offsetof(ms_report_options_t, view),
      .help = "what the page shows first (default: complete)"},
-    {.name = "sysroot",
-     .argument = "DIR",
-     .offset = offsetof(ms_report_options_t, sysroot),
-     .help = "look for modules and debug files below DIR instead of /"},
+    MS_SYMBOL_OPTIONS(ms_report_options_t),
     {.name = NULL},
 };
 
@@ -44,16 +41,10 @@ static char *output_path(const char *input, const char *output, const char *suff
     return path;
 }
 
-/* Whether the two paths are one file, which the report would then replace. */
-static bool is_same_file(const char *a, const char *b) {
-    struct stat left, right;
-    return stat(a, &left) == 0 && stat(b, &right) == 0 && left.st_dev == right.st_dev && left.st_ino == right.st_ino;
-}
-
 static int report_one(const char *input, const ms_report_options_t *given, ms_symbolizer_t *symbolizer) {
     bool json = given->format != NULL && strcmp(given->format, "json") == 0;
     char *output = output_path(input, given->output, json ? ".json" : ".html");
-    if (is_same_file(input, output)) {
+    if (ms_is_same_file(input, output)) {
         ms_complain("report: %s would replace the snapshot it is made from; choose another name with -o", output);
         free(output);
         return MS_EXIT_USAGE;
@@ -80,7 +71,7 @@ static int report(const ms_command_t *self, int count, char **arguments) {
     if (json && given.view != NULL) return ms_command_usage(self, "--view is for --format html");
     if (count > 1 && given.output != NULL && !ms_is_directory(given.output))
         return ms_command_usage(self, "with several FILEs, -o '%s' must be a directory that exists", given.output);
-    ms_symbolizer_t *symbolizer = ms_symbolizer_open(given.sysroot);
+    ms_symbolizer_t *symbolizer = ms_symbolizer_open(&given.symbols);
     for (int i = 0; i < count; i++) {
         int one = report_one(arguments[i], &given, symbolizer);
         if (one != MS_EXIT_OK) status = one;

@@ -239,7 +239,7 @@ static void finish(const char *directory, const ms_listing_t *before, char **com
     size_t count;
     ms_found_t *found = ms_collect(directory, before, outcome->pid, &count);
     bool has_main = count > 0 && found[0].pid == (uint64_t)outcome->pid;
-    ms_symbolizer_t *symbolizer = ms_symbolizer_open(NULL);
+    ms_symbolizer_t *symbolizer = ms_symbolizer_open(&(ms_symbol_options_t){.sysroot = NULL});
     if (!has_main) explain_missing(command[0], outcome, values);
     if (!has_main && count > 0 && !quiet) fprintf(stderr, "The largest of the other processes of the run:\n");
     for (size_t i = 0; i < count && i < PAGES_MOST; i++) {

@@ -12,7 +12,8 @@
 #define TOP_MOST 10000
 
 typedef struct ms_show_options {
-    const char *top, *sort, *sysroot;
+    const char *top, *sort;
+    ms_symbol_options_t symbols;
 } ms_show_options_t;
 
 static const ms_option_t options[] = {
@@ -26,10 +27,7 @@ static const ms_option_t options[] = {
      .argument = "live|allocated|peak",
      .offset = offsetof(ms_show_options_t, sort),
      .help = "which sites come first (default: live); sites whose peak was not recorded come last"},
-    {.name = "sysroot",
-     .argument = "DIR",
-     .offset = offsetof(ms_show_options_t, sysroot),
-     .help = "look for modules and debug files below DIR instead of /"},
+    MS_SYMBOL_OPTIONS(ms_show_options_t),
     {.name = NULL},
 };
 
@@ -64,7 +62,7 @@ static int show(const ms_command_t *self, int count, char **arguments) {
     if (count < 0) return status;
     if (count == 0) return ms_command_usage(self, "FILE is missing: name a .memscope file");
     if (given.top != NULL && !ms_command_number(self, "top", given.top, TOP_MOST, &top)) return MS_EXIT_USAGE;
-    ms_symbolizer_t *symbolizer = ms_symbolizer_open(given.sysroot);
+    ms_symbolizer_t *symbolizer = ms_symbolizer_open(&given.symbols);
     for (int i = 0; i < count; i++) {
         if (i > 0) printf("\n");
         int one = show_one(arguments[i], symbolizer, (size_t)top, sort_of(given.sort));

@@ -13,17 +13,33 @@
 
 #define ALLOCATOR "libmemscope_malloc."
 #define PROBLEMS_SHOWN 3
-#define PROGRESS_AFTER_NS 1000000000ull
+#define PROGRESS_AFTER_NS 500000000ull
 #define PROGRESS_EVERY_NS 200000000ull
+
+/* A function at an offset of a module, as a row of `symbols` will have it. */
+typedef struct ms_name {
+    char *function, *file;
+    uint64_t line;
+} ms_name_t;
+
+/* What was found at one offset: looked up once, whatever the number of runs and snapshots it is in. */
+typedef struct ms_place_names {
+    uint64_t offset;
+    size_t count; /* 0: this place of the table is free */
+    ms_name_t *names;
+} ms_place_names_t;
 
 /* A module asked for once; `module` is NULL when it cannot be used. */
 typedef struct ms_known_module {
     char *path, *build_id;
     ms_module_t *module;
+    ms_place_names_t *places; /* a hash table by offset, at most half full; `capacity` is a power of two */
+    size_t place_count, capacity;
 } ms_known_module_t;
 
 struct ms_symbolizer {
-    char *sysroot;
+    char *sysroot, *debug_dirs;
+    bool no_symbols;
     ms_known_module_t *known;
     size_t known_count, known_capacity;
     size_t problems;
@@ -41,14 +57,47 @@ typedef struct ms_symbol_job {
     size_t row_count, row_capacity;
 } ms_symbol_job_t;
 
-ms_symbolizer_t *ms_symbolizer_open(const char *sysroot) {
+/* libdw takes a relative directory to be one beside the module. */
+static char *absolute_path(const char *path) {
+    char *absolute = realpath(path, NULL);
+    return absolute != NULL ? absolute : ms_format("%s", path);
+}
+
+/* "a,b" as libdw wants it: absolute, with ':'. */
+static char *absolute_paths(const char *list) {
+    char *paths = ms_format("%s", "");
+    while (list != NULL && *list != '\0') {
+        size_t length = strcspn(list, ",");
+        char *one = ms_format("%.*s", (int)length, list), *absolute = absolute_path(one);
+        if (!ms_is_directory(absolute)) ms_complain("%s is not a directory: no debug files from it", one);
+        char *longer = ms_format("%s%s%s", paths, *paths != '\0' ? ":" : "", absolute);
+        free(absolute);
+        free(paths);
+        free(one);
+        paths = longer;
+        list += length + (list[length] == ',');
+    }
+    return paths;
+}
+
+ms_symbolizer_t *ms_symbolizer_open(const ms_symbol_options_t *options) {
     ms_symbolizer_t *symbolizer = ms_allocate(sizeof *symbolizer);
-    /* libdw takes a relative directory to be one beside the module. */
-    char *absolute = sysroot == NULL ? NULL : realpath(sysroot, NULL);
-    const char *root = absolute != NULL ? absolute : sysroot == NULL ? "" : sysroot;
-    symbolizer->sysroot = ms_format("%s", strcmp(root, "/") == 0 ? "" : root);
-    free(absolute);
+    symbolizer->sysroot = absolute_path(options->sysroot == NULL ? "" : options->sysroot);
+    if (strcmp(symbolizer->sysroot, "/") == 0) *symbolizer->sysroot = '\0';
+    symbolizer->debug_dirs = absolute_paths(options->debug_dir);
+    symbolizer->no_symbols = options->no_symbols;
     return symbolizer;
+}
+
+static void free_names(ms_known_module_t *known) {
+    for (size_t i = 0; i < known->capacity; i++) {
+        for (size_t k = 0; k < known->places[i].count; k++) {
+            free(known->places[i].names[k].function);
+            free(known->places[i].names[k].file);
+        }
+        free(known->places[i].names);
+    }
+    free(known->places);
 }
 
 void ms_symbolizer_close(ms_symbolizer_t *symbolizer) {
@@ -56,11 +105,13 @@ void ms_symbolizer_close(ms_symbolizer_t *symbolizer) {
     if (symbolizer->problems > PROBLEMS_SHOWN)
         ms_complain("%zu more modules without names", symbolizer->problems - PROBLEMS_SHOWN);
     for (size_t i = 0; i < symbolizer->known_count; i++) {
+        free_names(&symbolizer->known[i]);
         ms_module_close(symbolizer->known[i].module);
         free(symbolizer->known[i].path);
         free(symbolizer->known[i].build_id);
     }
     free(symbolizer->known);
+    free(symbolizer->debug_dirs);
     free(symbolizer->sysroot);
     free(symbolizer);
 }
@@ -71,26 +122,28 @@ static bool is_same(const char *a, const char *b) {
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
-static ms_module_t *add_module(ms_symbolizer_t *symbolizer, const ms_modules_row_t *row) {
+static ms_known_module_t *add_module(ms_symbolizer_t *symbolizer, const ms_modules_row_t *row) {
+    const ms_module_places_t places = {symbolizer->sysroot, symbolizer->debug_dirs};
     const char *problem;
     if (symbolizer->known_count == symbolizer->known_capacity) {
         symbolizer->known_capacity = symbolizer->known_capacity == 0 ? 16 : 2 * symbolizer->known_capacity;
         symbolizer->known = ms_reallocate(symbolizer->known, symbolizer->known_capacity * sizeof *symbolizer->known);
     }
     ms_known_module_t *known = &symbolizer->known[symbolizer->known_count++];
-    known->path = ms_format("%s", row->path);
-    known->build_id = row->build_id == NULL ? NULL : ms_format("%s", row->build_id);
-    known->module = ms_module_open(row->path, row->build_id, symbolizer->sysroot, &problem);
-    if (known->module == NULL && symbolizer->problems++ < PROBLEMS_SHOWN)
+    *known = (ms_known_module_t){.path = ms_format("%s", row->path)};
+    if (row->build_id != NULL) known->build_id = ms_format("%s", row->build_id);
+    known->module = ms_module_open(row->path, row->build_id, &places, &problem);
+    bool is_file = *row->path == '/'; /* nobody misses the vDSO's names */
+    if (known->module == NULL && is_file && symbolizer->problems++ < PROBLEMS_SHOWN)
         ms_complain("%s%s %s: no names from it", symbolizer->sysroot, row->path, problem);
-    return known->module;
+    return known;
 }
 
-static ms_module_t *get_module(ms_symbolizer_t *symbolizer, const ms_modules_row_t *row) {
-    if (row->path == NULL || row->path[0] != '/') return NULL; /* the vDSO, or memory without a file */
+static ms_known_module_t *get_module(ms_symbolizer_t *symbolizer, const ms_modules_row_t *row) {
+    if (row->path == NULL || (*row->path != '/' && strcmp(row->path, MS_VDSO_PATH) != 0)) return NULL;
     for (size_t i = 0; i < symbolizer->known_count; i++)
         if (is_same(symbolizer->known[i].path, row->path) && is_same(symbolizer->known[i].build_id, row->build_id))
-            return symbolizer->known[i].module;
+            return &symbolizer->known[i];
     return add_module(symbolizer, row);
 }
 
@@ -211,7 +264,7 @@ static void tidy_path(char *path) {
     *to = '\0';
 }
 
-static const char *keep_path(ms_symbol_job_t *job, const ms_frame_t *frame) {
+static char *path_of(const ms_frame_t *frame) {
     if (frame->file == NULL) return NULL;
     const char *directory = frame->directory;
     size_t length = directory == NULL ? 0 : strlen(directory);
@@ -220,10 +273,42 @@ static const char *keep_path(ms_symbol_job_t *job, const ms_frame_t *frame) {
     if (relative && strncmp(frame->file, directory, length) == 0 && frame->file[length] == '/') relative = false;
     char *path = relative ? ms_format("%s/%s", directory, frame->file) : ms_format("%s", frame->file);
     tidy_path(path);
-    const char *kept = keep_text(job, path);
-    free(path);
-    return kept;
+    return path;
 }
+
+/* ---- names, looked up once ---- */
+
+static ms_place_names_t *find_place(ms_place_names_t *places, size_t capacity, uint64_t offset) {
+    size_t at = (size_t)(offset * 0x9e3779b97f4a7c15u >> 32) & (capacity - 1);
+    while (places[at].count > 0 && places[at].offset != offset) at = (at + 1) & (capacity - 1);
+    return &places[at];
+}
+
+static void grow_places(ms_known_module_t *known) {
+    size_t capacity = known->capacity == 0 ? 64 : 2 * known->capacity;
+    ms_place_names_t *places = ms_allocate(capacity * sizeof *places);
+    for (size_t i = 0; i < known->capacity; i++)
+        if (known->places[i].count > 0) *find_place(places, capacity, known->places[i].offset) = known->places[i];
+    free(known->places);
+    known->places = places;
+    known->capacity = capacity;
+}
+
+static const ms_place_names_t *names_at(ms_known_module_t *known, uint64_t offset) {
+    ms_frame_t frames[MS_INLINE_DEPTH];
+    if (2 * known->place_count >= known->capacity) grow_places(known);
+    ms_place_names_t *place = find_place(known->places, known->capacity, offset);
+    if (place->count > 0) return place;
+    known->place_count++;
+    place->offset = offset;
+    place->count = ms_module_lookup(known->module, offset - 1, frames);
+    place->names = ms_allocate(place->count * sizeof *place->names);
+    for (size_t i = 0; i < place->count; i++)
+        place->names[i] = (ms_name_t){ms_demangle(frames[i].function), path_of(&frames[i]), frames[i].line};
+    return place;
+}
+
+/* ---- rows of the snapshot ---- */
 
 static void add_row(ms_symbol_job_t *job, ms_symbols_row_t row) {
     if (job->row_count == job->row_capacity) {
@@ -236,6 +321,7 @@ static void add_row(ms_symbol_job_t *job, ms_symbols_row_t row) {
 /* `nameless`: also when the file knows no more than the module. */
 static bool keep_known_rows(ms_symbol_job_t *job, uint64_t pc, bool nameless) {
     size_t count;
+    if (job->symbolizer->no_symbols) return false;
     const ms_symbols_row_t *rows = ms_symbols_of(&job->file->model, pc, &count);
     if (rows == NULL || (rows[0].function == NULL && !nameless)) return false;
     for (size_t i = 0; i < count; i++) add_row(job, rows[i]);
@@ -243,7 +329,7 @@ static bool keep_known_rows(ms_symbol_job_t *job, uint64_t pc, bool nameless) {
 }
 
 static void name_pc(ms_symbol_job_t *job, uint64_t pc) {
-    ms_frame_t frames[MS_INLINE_DEPTH];
+    static const ms_name_t unknown;
     const ms_modules_row_t *row = module_at(job, pc);
     if (keep_known_rows(job, pc, row == NULL)) return;
     if (row == NULL) {
@@ -251,21 +337,17 @@ static void name_pc(ms_symbol_job_t *job, uint64_t pc) {
         return;
     }
     uint64_t offset = pc - row->bias;
-    const char *base = row->path == NULL ? NULL : ms_base_name(row->path);
-    ms_module_t *module = get_module(job->symbolizer, row);
-    size_t count = 1;
-    memset(frames, 0, sizeof frames[0]);
-    if (module != NULL) count = ms_module_lookup(module, offset - 1, frames);
-    for (size_t i = 0; i < count; i++) {
-        char *name = ms_demangle(frames[i].function);
+    ms_known_module_t *known = job->symbolizer->no_symbols ? NULL : get_module(job->symbolizer, row);
+    const ms_place_names_t *place = known != NULL && known->module != NULL ? names_at(known, offset) : NULL;
+    for (size_t i = 0; i < (place != NULL ? place->count : 1); i++) {
+        const ms_name_t *name = place != NULL ? &place->names[i] : &unknown;
         add_row(job, (ms_symbols_row_t){.pc = pc,
                                         .depth = i,
-                                        .function = keep_text(job, name),
-                                        .line = frames[i].line,
-                                        .file = keep_path(job, &frames[i]),
-                                        .module = base,
+                                        .function = keep_text(job, name->function),
+                                        .line = name->line,
+                                        .file = keep_text(job, name->file),
+                                        .module = row->path == NULL ? NULL : ms_base_name(row->path),
                                         .offset = offset});
-        free(name);
     }
 }
 

@@ -40,7 +40,7 @@ class General(Case):
     def test_version_and_help(self):
         self.assertRegex(self.memscope("--version").stdout, rb"^memscope \d+\.\d+\.\d+\n$")
         overview = self.memscope("--help").stdout
-        for command in ("run", "report", "show", "conf"):
+        for command in ("run", "report", "show", "diff", "conf"):
             self.assertIn(command.encode(), overview)
             text = self.memscope(command, "--help").stdout
             self.assertTrue(text.startswith(f"Usage: memscope {command} ".encode()))
@@ -446,7 +446,7 @@ class ManualPages(Case):
     def test_options_are_documented(self):
         with open(os.path.join(SOURCE, "man", "memscope.1"), encoding="utf-8") as file:
             page = file.read().replace("\\-", "-")
-        for command in ("run", "report", "show", "conf"):
+        for command in ("run", "report", "show", "diff", "conf"):
             for option in re.findall(rb"--([a-z]+)", self.memscope(command, "--help").stdout):
                 if option not in (b"help", b"man"):
                     self.assertIn(f"--{option.decode()}", page, command)
