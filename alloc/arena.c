@@ -3,8 +3,10 @@
 #include "alloc/backend.h"
 #include "alloc/fault.h"
 #include "alloc/large.h"
+#include "alloc/lock.h"
 #include "alloc/paranoia.h"
 #include "alloc/thread.h"
+#include "tracking/exact.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
 #include "tracking/sites.h"
@@ -364,6 +366,7 @@ static void raise_peak(int64_t live) {
 }
 
 static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
+    if (ms_process.sites == MS_SITES_EVERY) return; /* each event has done so */
     uint64_t freed = flow->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
     uint64_t gained = flow->allocated_bytes - arena->settled.allocated_bytes, lost = freed - arena->settled.freed_bytes;
     arena->settled.allocated_bytes = flow->allocated_bytes;
@@ -425,6 +428,24 @@ typedef struct request {
     bool sampled;
 } request_t;
 
+static bool is_exact(void) { return ms_process.sites == MS_SITES_EVERY; }
+
+/* In mode exact each event has its time. */
+static void look_at_clock(ms_arena_t *arena) {
+    uint64_t now = ms_process_milliseconds();
+    if (now == arena->now_ms) return;
+    arena->now_ms = now;
+    ms_arena_dress(arena);
+}
+
+/* A block is there, header and all. */
+static void count_birth(ms_arena_t *arena, uint32_t site, const void *base, size_t size) {
+    if (is_exact())
+        ms_exact_allocated(arena, site, base, size);
+    else if (site)
+        ms_site_count_alloc(arena, site, size);
+}
+
 static uint32_t every_site(ms_arena_t *arena, const request_t *request) {
     return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller, request->sp, request->fp) : 0;
 }
@@ -462,7 +483,7 @@ static void *allocate_large(ms_arena_t *arena, const request_t *request) {
     }
     arena->allocated[MS_CLASS_LARGE]++;
     write_header(arena, block->payload, 0, MS_FLAG_LARGE, site, request->origin);
-    if (site) ms_site_count_alloc(arena, site, request->size);
+    count_birth(arena, site, block->payload, request->size);
     return block->payload;
 }
 
@@ -488,7 +509,7 @@ static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
     ms_header_t *header = ms_header_of(inner);
     header->word0 = extension->inner;
     header->word1 = ms_seal(inner_facts(arena->code), header->word0, inner);
-    if (site) ms_site_count_alloc(arena, site, request->size);
+    count_birth(arena, site, base, request->size);
     return inner;
 }
 
@@ -499,7 +520,7 @@ static void *allocate_plain(ms_arena_t *arena, const request_t *request) {
     uint32_t site = every_site(arena, request);
     uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
     write_header(arena, payload, request->size, medium, site, request->origin);
-    if (site) ms_site_count_alloc(arena, site, request->size);
+    count_birth(arena, site, payload, request->size);
     return payload;
 }
 
@@ -529,6 +550,7 @@ static void *refuse(void) {
 /* The request's bytes are already off the countdown. */
 static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     request->sampled = arena->countdown < 0 && due(arena);
+    if (is_exact()) look_at_clock(arena);
     void *payload = allocate_any(arena, request);
     if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
     if (ms_unlikely(!payload)) {
@@ -656,6 +678,46 @@ bool ms_block_find(const void *payload, ms_block_facts_t *found) {
     return slab ? find_in_slab(payload, slab, found) : find_large(payload, found);
 }
 
+typedef struct walk {
+    ms_block_visit_t *visit;
+    void *context;
+} walk_t;
+
+static void visit_payload(const walk_t *walk, const void *payload, ms_slab_t *slab) {
+    ms_block_facts_t block;
+    uint64_t facts = ms_open(ms_header_of(payload));
+    bool live = (ms_facts_flags(facts) & (MS_FLAG_LIVE | MS_FLAG_REMOTE)) == MS_FLAG_LIVE;
+    if (live && ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
+        uint32_t inner = ((const ms_extension_t *)payload)->inner; /* checked like any pointer */
+        if (inner >= ms_class_payload(slab->class)) return;
+        payload = (const char *)payload + inner;
+    }
+    if (live && find_in_slab(payload, slab, &block)) walk->visit(walk->context, &block);
+}
+
+static void visit_large(void *context, const ms_large_t *large) {
+    const walk_t *walk = context;
+    ms_header_t *header = ms_header_of(large->payload);
+    ms_block_facts_t block = {.base = large->payload, .header = header, .facts = ms_open(header), .size = large->size};
+    const uint32_t live = MS_FLAG_LIVE | MS_FLAG_LARGE; /* a new one has no header yet */
+    if ((ms_facts_flags(block.facts) & live) == live) walk->visit(walk->context, &block);
+}
+
+void ms_block_walk(ms_block_visit_t *visit, void *context) {
+    walk_t walk = {visit, context};
+    ms_lock(MS_LOCK_SLABS); /* no slab comes or goes */
+    for (ms_group_t *group = ms_group_first(); group; group = group->all)
+        for (uint32_t i = 0; group->start && i < MS_GROUP_BYTES >> group->slab_shift; i++) {
+            ms_slab_t *slab = &group->slabs[i];
+            if (!atomic_load_explicit(&slab->arena, memory_order_relaxed)) continue;
+            size_t stride = ms_class_stride(slab->class);
+            for (uint32_t n = 0; n < slab->carved; n++)
+                visit_payload(&walk, slab->start + n * stride + sizeof(ms_header_t), slab);
+        }
+    ms_unlock(MS_LOCK_SLABS);
+    ms_large_walk(visit_large, &walk);
+}
+
 bool ms_block_has_inner(const void *base, const void *payload) {
     const uint32_t mask = MS_FLAG_LIVE | MS_FLAG_EXTENDED;
     return (ms_facts_flags(ms_open(ms_header_of(base))) & mask) == mask &&
@@ -696,7 +758,10 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
         }
         ms_task_count_foreign_free(arena, task, block->size);
     }
-    if (site) ms_site_count_free(arena, site, block->size);
+    if (is_exact())
+        ms_exact_freed(arena, site, block->base, block->size, ms_facts_age(block->facts));
+    else if (site)
+        ms_site_count_free(arena, site, block->size);
     if (block->large && block->large->sample_site)
         ms_site_count_sample_free(arena, block->large->sample_site, block->size, block->large->sample_weight);
     if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) {
@@ -753,6 +818,7 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     if (ms_unlikely(size != MS_SIZE_UNSAID && size != block.size)) ms_fault_size_mismatch(payload, &block, size);
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dies(payload, &block);
     ms_arena_t *arena = ms_arena_enter();
+    if (is_exact()) look_at_clock(arena);
     release(arena, &block, payload);
     ms_arena_leave(arena);
     errno = saved;
@@ -810,6 +876,7 @@ static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void 
 static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size, void *caller) {
     uint32_t class = old->large ? MS_CLASS_LARGE : old->slab->class;
     uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
+    ms_exact_not_temporary(arena);
     count_free(arena, old);
     ms_count(&arena->freed_before[class], 1);
     arena->countdown -= (int64_t)size;
@@ -818,7 +885,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     arena->allocated_blocks++;
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
-    if (site) ms_site_count_alloc(arena, site, size);
+    count_birth(arena, site, payload, size);
     return sampled;
 }
 
@@ -853,6 +920,7 @@ static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
 
 static void *resize_in_place(ms_block_facts_t *old, size_t size, void *caller) {
     ms_arena_t *arena = ms_arena_enter();
+    if (is_exact()) look_at_clock(arena);
     void *payload = old->large ? resize_large(arena, old, size, caller) : resize_small(arena, old, size, caller);
     ms_arena_leave(arena);
     return payload;

@@ -100,6 +100,12 @@ typedef struct ms_arena {
     uint32_t settles;        /* settles, to look at the clock now and then only */
     struct ms_unwind_thread *unwind;
 
+    /* slow paths: mode exact (tracking/exact.h) */
+    uint64_t now_ms;        /* time of the last event */
+    const void *last_block; /* allocated last, while it lives; only compared */
+    int64_t last_peak;      /* of the process, before that block */
+    uint32_t tenant;        /* number of the thread among all that ever ran an arena */
+
     /* blocks of one other arena, freed here, not yet sent home: linked by word0, newest first */
     struct ms_arena *outbox_owner;
     void *outbox_first, *outbox_last;
@@ -287,6 +293,11 @@ bool ms_block_find(const void *payload, ms_block_facts_t *found);
 /* The facts of a block that is freed and on its way home or in quarantine: MS_FLAG_REMOTE in place of MS_FLAG_LIVE, and in
  * place of its age the bytes of its size that were not requested. */
 uint64_t ms_block_facts_freed(const ms_block_facts_t *block);
+
+/* Calls `visit` for every live block, while others go on: blocks allocated or freed meanwhile may be seen or not. Takes
+ * MS_LOCK_SLABS, then MS_LOCK_LARGE, and holds one while it visits. */
+typedef void ms_block_visit_t(void *context, const ms_block_facts_t *block);
+void ms_block_walk(ms_block_visit_t *visit, void *context);
 
 /* Whether `payload` is the inner payload of the live extended block at `base`. */
 bool ms_block_has_inner(const void *base, const void *payload);

@@ -95,6 +95,11 @@ static uint64_t clock_ns(clockid_t clock) {
 
 uint64_t ms_os_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 uint64_t ms_os_precise_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t ms_os_monotonic_step_ns(void) {
+    struct timespec step;
+    return clock_getres(CLOCK_MONOTONIC_COARSE, &step) == 0 ? (uint64_t)step.tv_nsec : 0;
+}
+
 uint64_t ms_os_unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
 uint64_t ms_os_random(void) {

@@ -31,7 +31,8 @@ void *ms_os_map_metadata(size_t bytes);
 uint64_t ms_os_metadata_bytes(void); /* handed out so far */
 
 uint64_t ms_os_monotonic_ns(void);        /* a few ns; resolution of the kernel's tick */
-uint64_t ms_os_precise_ns(void);          /* the same clock at its full resolution: tens of ns */
+uint64_t ms_os_precise_ns(void);          /* that clock at its full resolution: tens of ns */
+uint64_t ms_os_monotonic_step_ns(void);   /* of ms_os_monotonic_ns() */
 uint64_t ms_os_unix_ns(void);             /* wall clock */
 uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
 uint32_t ms_os_thread_id(void);           /* kernel tid */

@@ -30,6 +30,7 @@ static ms_thread_t folded = {.state = MS_THREAD_ENDED};
 
 /* MS_LOCK_THREADS */
 static uint64_t last_id;
+static uint32_t tenants;
 static uint32_t ended_count;
 static ms_thread_t *oldest_ended, *newest_ended;
 static ms_arena_t *orphans;
@@ -85,6 +86,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->peak_bytes = 0;
     arena->task_id = 0;
     arena->foreign_cell = NULL; /* it is the former thread's */
+    arena->last_block = NULL;
 }
 
 void ms_arena_dress(ms_arena_t *arena) {
@@ -274,6 +276,7 @@ static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     ms_arena_sequence_end(arena);
     arena->thread = thread;
     arena->code = thread->code;
+    arena->tenant = ++tenants;
     arena->always_slow = ms_process.always_slow;
     if (thread != &folded) thread->arena = arena;
     if (arena->unwind) ms_unwind_thread_reset(arena->unwind);

@@ -68,13 +68,20 @@ void ms_json_string(ms_writer_t *writer, const char *text) {
     ms_writer_text(writer, "\"");
 }
 
-static void put_pcs(ms_writer_t *writer, const ms_pcs_t *stack) {
+static void put_array(ms_writer_t *writer, const uint64_t *values, uint64_t count) {
     ms_writer_text(writer, "[");
-    for (uint64_t i = 0; i < stack->count; i++) {
+    for (uint64_t i = 0; i < count; i++) {
         if (i > 0) ms_writer_text(writer, ", ");
-        put_u64(writer, stack->pcs[i]);
+        put_u64(writer, values[i]);
     }
     ms_writer_text(writer, "]");
+}
+
+static void put_list_or_null(ms_writer_t *writer, const ms_list_t *list) {
+    if (list->values == NULL)
+        ms_writer_text(writer, "null");
+    else
+        put_array(writer, list->values, list->count);
 }
 
 static void put_u64_or_null(ms_writer_t *writer, uint64_t value) {
@@ -102,7 +109,10 @@ static void put_value(ms_writer_t *writer, ms_type_t type, const void *field) {
         put_f64(writer, *(const double *)field);
         break;
     case MS_TYPE_PCS:
-        put_pcs(writer, field);
+        put_array(writer, ((const ms_pcs_t *)field)->pcs, ((const ms_pcs_t *)field)->count);
+        break;
+    case MS_TYPE_LIST:
+        put_list_or_null(writer, field);
         break;
     }
 }

@@ -63,6 +63,15 @@ static void pack_pcs(msgpack_packer *packer, const ms_pcs_t *stack) {
     for (uint64_t i = 0; i < stack->count; i++) msgpack_pack_uint64(packer, stack->pcs[i]);
 }
 
+static void pack_list_or_nil(msgpack_packer *packer, const ms_list_t *list) {
+    if (list->values == NULL) {
+        msgpack_pack_nil(packer);
+        return;
+    }
+    msgpack_pack_array(packer, list->count);
+    for (uint64_t i = 0; i < list->count; i++) msgpack_pack_uint64(packer, list->values[i]);
+}
+
 static void pack_bool(msgpack_packer *packer, bool value) {
     if (value)
         msgpack_pack_true(packer);
@@ -103,6 +112,9 @@ static void pack_value(msgpack_packer *packer, ms_type_t type, const void *field
         break;
     case MS_TYPE_PCS:
         pack_pcs(packer, field);
+        break;
+    case MS_TYPE_LIST:
+        pack_list_or_nil(packer, field);
         break;
     }
 }

@@ -158,8 +158,11 @@ static void *take_or_note(ms_reading_t *reading, size_t bytes, size_t align) {
 
 static void default_row(const ms_table_info_t *table, char *row) {
     memset(row, 0, table->row_bytes);
-    for (size_t i = 0; i < table->column_count; i++)
-        if (table->columns[i].type == MS_TYPE_N64) *(uint64_t *)(void *)(row + table->columns[i].offset) = MS_NULL;
+    for (size_t i = 0; i < table->column_count; i++) {
+        void *field = row + table->columns[i].offset;
+        if (table->columns[i].type == MS_TYPE_N64) *(uint64_t *)field = MS_NULL;
+        if (table->columns[i].type == MS_TYPE_F64) *(double *)field = __builtin_nan("");
+    }
 }
 
 /* A row of defaults at the end of table `id`; the row itself again when the table holds ONE. NULL: no memory. */
@@ -193,23 +196,35 @@ static bool read_text(ms_reading_t *reading, const ms_token_t *token, const char
     return true;
 }
 
-static bool read_pcs(ms_reading_t *reading, ms_unpack_t *bytes, uint64_t count, ms_pcs_t *field) {
-    uint64_t *pcs = count > 0 ? take_or_note(reading, count * sizeof *pcs, sizeof *pcs) : NULL;
-    if (count > 0 && pcs == NULL) return false;
-    for (uint64_t i = 0; i < count; i++) {
+static const uint64_t *read_array(ms_reading_t *reading, ms_unpack_t *bytes, uint64_t count) {
+    static const uint64_t empty[1];
+    if (count == 0) return empty;
+    uint64_t *values = take_or_note(reading, count * sizeof *values, sizeof *values);
+    for (uint64_t i = 0; values != NULL && i < count; i++) {
         ms_token_t token;
-        if (!ms_unpack_kind(bytes, MS_TOKEN_UINT, &token)) return false;
-        pcs[i] = token.number;
+        if (!ms_unpack_kind(bytes, MS_TOKEN_UINT, &token)) return NULL;
+        values[i] = token.number;
     }
-    *field = (ms_pcs_t){pcs, count};
-    return true;
+    return values;
+}
+
+static bool read_pcs(ms_reading_t *reading, ms_unpack_t *bytes, uint64_t count, ms_pcs_t *field) {
+    const uint64_t *pcs = read_array(reading, bytes, count);
+    if (pcs != NULL) *field = (ms_pcs_t){pcs, count};
+    return pcs != NULL;
+}
+
+static bool read_list(ms_reading_t *reading, ms_unpack_t *bytes, uint64_t count, ms_list_t *field) {
+    const uint64_t *values = read_array(reading, bytes, count);
+    if (values != NULL) *field = (ms_list_t){values, count};
+    return values != NULL;
 }
 
 /* False when what stands there is not of the column's type; the field then keeps its default. */
 static bool read_value(ms_reading_t *reading, ms_unpack_t bytes, ms_type_t type, void *field) {
     ms_token_t token;
     if (!ms_unpack(&bytes, &token)) return false;
-    if (token.kind == MS_TOKEN_NIL && (type == MS_TYPE_N64 || type == MS_TYPE_STR)) return true;
+    if (token.kind == MS_TOKEN_NIL && (type == MS_TYPE_N64 || type == MS_TYPE_STR || type == MS_TYPE_LIST)) return true;
     switch (type) {
     case MS_TYPE_U64:
     case MS_TYPE_N64:
@@ -228,6 +243,8 @@ static bool read_value(ms_reading_t *reading, ms_unpack_t bytes, ms_type_t type,
         return true;
     case MS_TYPE_PCS:
         return token.kind == MS_TOKEN_ARRAY && read_pcs(reading, &bytes, token.number, field);
+    case MS_TYPE_LIST:
+        return token.kind == MS_TOKEN_ARRAY && read_list(reading, &bytes, token.number, field);
     }
     return false;
 }

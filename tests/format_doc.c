@@ -9,7 +9,8 @@
 static int print_tables(void) {
     static const char *const types[] = {
         [MS_TYPE_U64] = "uint",  [MS_TYPE_N64] = "uint or nil",  [MS_TYPE_STR] = "str or nil",
-        [MS_TYPE_BOOL] = "bool", [MS_TYPE_F64] = "float or nil", [MS_TYPE_PCS] = "array of uint"};
+        [MS_TYPE_BOOL] = "bool", [MS_TYPE_F64] = "float or nil", [MS_TYPE_PCS] = "array of uint",
+        [MS_TYPE_LIST] = "array of uint or nil"};
     for (ms_table_id_t id = 0; id < MS_TABLE_COUNT; id++) {
         const ms_table_info_t *table = &ms_table_info[id];
         printf("\n### `%s`: %s\n\n", table->name, table->shape == MS_SHAPE_ONE ? "one row" : "any number of rows");

@@ -55,6 +55,7 @@ static void set_value(char *row, const ms_column_info_t *column, char *text) {
     double real = strtod(text, NULL);
     bool truth = number != 0;
     ms_pcs_t pcs;
+    ms_list_t list;
     switch (column->type) {
     case MS_TYPE_U64:
     case MS_TYPE_N64:
@@ -74,14 +75,22 @@ static void set_value(char *row, const ms_column_info_t *column, char *text) {
     case MS_TYPE_PCS:
         pcs = parse_pcs(text);
         memcpy(slot, &pcs, sizeof pcs);
+        break;
+    case MS_TYPE_LIST:
+        pcs = parse_pcs(text);
+        list = (ms_list_t){pcs.pcs, pcs.count};
+        memcpy(slot, &list, sizeof list);
     }
 }
 
 static void set_defaults(char *row, const ms_table_info_t *table) {
     const uint64_t null = MS_NULL;
+    const double nan = __builtin_nan("");
     memset(row, 0, table->row_bytes);
-    for (size_t i = 0; i < table->column_count; i++)
+    for (size_t i = 0; i < table->column_count; i++) {
         if (table->columns[i].type == MS_TYPE_N64) memcpy(row + table->columns[i].offset, &null, sizeof null);
+        if (table->columns[i].type == MS_TYPE_F64) memcpy(row + table->columns[i].offset, &nan, sizeof nan);
+    }
 }
 
 static char *new_row(ms_model_t *model, const char *name, ms_table_id_t *id) {
@@ -116,14 +125,12 @@ static void read_line(ms_model_t *model, char *line) {
 static void free_row(const char *row, const ms_table_info_t *table) {
     for (size_t i = 0; i < table->column_count; i++) {
         void *text;
-        ms_pcs_t pcs;
         const char *slot = row + table->columns[i].offset;
         if (table->columns[i].type == MS_TYPE_STR) {
             memcpy(&text, slot, sizeof text);
             free(text);
-        } else if (table->columns[i].type == MS_TYPE_PCS) {
-            memcpy(&pcs, slot, sizeof pcs);
-            memcpy(&text, &pcs.pcs, sizeof text);
+        } else if (table->columns[i].type == MS_TYPE_PCS || table->columns[i].type == MS_TYPE_LIST) {
+            memcpy(&text, slot, sizeof text); /* both begin with their numbers */
             free(text);
         }
     }

@@ -177,7 +177,7 @@ class Input(Case):
         for number in (2**64 - 1, 2**64 - 2, 2**63, 0):
             rows = []
             for table, shape in tables.items():
-                row = {name: [number, number - 1, 5] if kind == "PCS" else 1 if kind == "BOOL" else number
+                row = {name: [number, number - 1, 5] if kind in ("PCS", "LIST") else 1 if kind == "BOOL" else number
                        for t, kind, name in columns if t == table and kind != "STR"}
                 rows += [(table, row), *([(table, row), (table, {})] if shape == "MANY" else [])]
             path = self.snapshot(rows)

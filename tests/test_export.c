@@ -131,6 +131,12 @@ static ms_pcs_t random_pcs(uint64_t *seed, bytes_t *kept) {
     return (ms_pcs_t){pcs, count};
 }
 
+static ms_list_t random_list(uint64_t *seed, bytes_t *kept) {
+    if (support_random(seed) % 4 == 0) return (ms_list_t){NULL, 0};
+    ms_pcs_t numbers = random_pcs(seed, kept);
+    return (ms_list_t){numbers.pcs, numbers.count};
+}
+
 static uint64_t random_u64(uint64_t *seed) {
     static const uint64_t edges[] = {0,
                                      1,
@@ -180,6 +186,9 @@ static void random_value(ms_type_t type, void *field, uint64_t *seed, bytes_t *k
     case MS_TYPE_PCS:
         *(ms_pcs_t *)field = random_pcs(seed, kept);
         break;
+    case MS_TYPE_LIST:
+        *(ms_list_t *)field = random_list(seed, kept);
+        break;
     }
 }
 
@@ -220,6 +229,12 @@ static bool pcs_survived(const ms_pcs_t *original, const ms_pcs_t *read) {
            (read->count == 0 || memcmp(original->pcs, read->pcs, read->count * sizeof *read->pcs) == 0);
 }
 
+static bool list_survived(const ms_list_t *original, const ms_list_t *read) {
+    if (original->values == NULL || read->values == NULL) return original->values == read->values;
+    return original->count == read->count &&
+           memcmp(original->values, read->values, read->count * sizeof *read->values) == 0;
+}
+
 static bool value_survived(ms_type_t type, const void *original, const void *read) {
     switch (type) {
     case MS_TYPE_U64:
@@ -233,6 +248,8 @@ static bool value_survived(ms_type_t type, const void *original, const void *rea
         return f64_survived(*(const double *)original, *(const double *)read);
     case MS_TYPE_PCS:
         return pcs_survived(original, read);
+    case MS_TYPE_LIST:
+        return list_survived(original, read);
     }
     return false;
 }

@@ -11,15 +11,26 @@
 
 #include "alloc/os.h"
 
+struct ms_exact_detail;
+
 /* What an id allocated and what of it was freed, in bytes and blocks; freed counts by whichever thread owns the
  * table. Sums over all arenas: live = allocated - freed. */
 typedef struct ms_cell {
     uint64_t allocated_bytes, allocated_blocks;
     uint64_t freed_bytes, freed_blocks;
-    uint64_t handed_off_bytes, handed_off_blocks; /* tasks: part of freed, while the task was not current.
-                                                     sites: variance of the live bytes' estimate. threads: unused */
-    uint64_t owner;   /* threads: id of the thread the numbers are of (codes are reused); sites: samples */
-    uint64_t enters;  /* tasks: times entered in this arena */
+    union {
+        struct {
+            uint64_t handed_off_bytes, handed_off_blocks; /* tasks: part of freed, while the task was not current.
+                                                             sites: variance of the live bytes' estimate. threads: unused */
+            uint64_t owner;  /* threads: id of the thread the numbers are of (codes are reused); sites: samples */
+            uint64_t enters; /* tasks: times entered in this arena */
+        };
+        struct { /* sites in mode exact (tracking/exact.h) */
+            uint64_t at_peak_bytes, at_peak_blocks; /* live when the process's bytes reached seen_peak */
+            int64_t seen_peak;                      /* the last peak when the cell last changed */
+            struct ms_exact_detail *detail;         /* NULL until used */
+        };
+    };
 } ms_cell_t;
 _Static_assert(sizeof(ms_cell_t) == 64, "a cell is a cache line");
 

@@ -16,7 +16,13 @@ typedef struct ms_pcs {
     uint64_t count;
 } ms_pcs_t;
 
-typedef enum { MS_TYPE_U64, MS_TYPE_N64, MS_TYPE_STR, MS_TYPE_BOOL, MS_TYPE_F64, MS_TYPE_PCS } ms_type_t;
+/* A LIST; values NULL: it could not be measured. */
+typedef struct ms_list {
+    const uint64_t *values;
+    uint64_t count;
+} ms_list_t;
+
+typedef enum { MS_TYPE_U64, MS_TYPE_N64, MS_TYPE_STR, MS_TYPE_BOOL, MS_TYPE_F64, MS_TYPE_PCS, MS_TYPE_LIST } ms_type_t;
 typedef enum { MS_SHAPE_ONE, MS_SHAPE_MANY } ms_shape_t;
 
 #define MS_CTYPE_U64 uint64_t
@@ -25,6 +31,7 @@ typedef enum { MS_SHAPE_ONE, MS_SHAPE_MANY } ms_shape_t;
 #define MS_CTYPE_BOOL bool
 #define MS_CTYPE_F64 double
 #define MS_CTYPE_PCS ms_pcs_t
+#define MS_CTYPE_LIST ms_list_t
 
 /* One struct a table: ms_process_row_t, ms_threads_row_t, ... */
 #define MS_TABLE(table, shape) typedef struct ms_##table##_row {

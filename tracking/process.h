@@ -27,8 +27,8 @@ typedef struct ms_process {
     uint64_t start_unix_ns;
 
     /* any thread, on slow paths */
-    _Atomic(int64_t) live_bytes;      /* settled; threads may hold changes back, see peak_error */
-    _Atomic(int64_t) peak_bytes;
+    _Alignas(16) _Atomic(int64_t) live_bytes; /* settled; threads may hold changes back, see peak_error */
+    _Atomic(int64_t) peak_bytes;              /* mode exact changes both in one step (tracking/exact.c) */
     _Atomic(uint64_t) failed_allocations;
     _Atomic(uint64_t) origin_mismatches;
     _Atomic(uint64_t) header_failures;

@@ -2,6 +2,7 @@
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
+#include "tracking/exact.h"
 #include "tracking/process.h"
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
@@ -24,20 +25,20 @@ uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_
     return whole ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
 }
 
-static ms_cell_t *site_cell(ms_arena_t *arena, uint32_t site) {
+ms_cell_t *ms_site_cell(ms_arena_t *arena, uint32_t site) {
     static ms_cell_t nowhere; /* without memory for the table; nobody sums it */
     if (!arena->sites) __atomic_store_n(&arena->sites, ms_os_map_metadata(sizeof(ms_cells_t)), __ATOMIC_RELEASE);
     return arena->sites ? ms_cell(arena->sites, site) : &nowhere;
 }
 
 void ms_site_count_alloc(ms_arena_t *arena, uint32_t site, size_t size) {
-    ms_cell_t *cell = site_cell(arena, site);
+    ms_cell_t *cell = ms_site_cell(arena, site);
     ms_count(&cell->allocated_bytes, size);
     ms_count(&cell->allocated_blocks, 1);
 }
 
 void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size) {
-    ms_cell_t *cell = site_cell(arena, site);
+    ms_cell_t *cell = ms_site_cell(arena, site);
     ms_count(&cell->freed_bytes, size);
     ms_count(&cell->freed_blocks, 1);
 }
@@ -58,7 +59,7 @@ static uint64_t scaled(double weight, double unit) {
 }
 
 void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double weight) {
-    ms_cell_t *cell = site_cell(arena, site);
+    ms_cell_t *cell = ms_site_cell(arena, site);
     ms_count(&cell->allocated_bytes, scaled(weight, (double)size));
     ms_count(&cell->allocated_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
     count_variance(cell, size, weight, 1);
@@ -66,7 +67,7 @@ void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double 
 }
 
 void ms_site_count_sample_free(ms_arena_t *arena, uint32_t site, size_t size, double weight) {
-    ms_cell_t *cell = site_cell(arena, site);
+    ms_cell_t *cell = ms_site_cell(arena, site);
     ms_count(&cell->freed_bytes, scaled(weight, (double)size));
     ms_count(&cell->freed_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
     count_variance(cell, size, weight, -(uint64_t)1);
@@ -80,17 +81,24 @@ ms_cell_t ms_site_sum(uint32_t site) {
     return sum;
 }
 
+static void move_counts(ms_arena_t *arena, uint32_t from, uint32_t to, size_t size) {
+    if (from) {
+        ms_cell_t *cell = ms_site_cell(arena, from);
+        ms_count(&cell->allocated_bytes, -(uint64_t)size);
+        ms_count(&cell->allocated_blocks, -(uint64_t)1);
+    }
+    ms_site_count_alloc(arena, to, size);
+}
+
 /* The counts of one arena may become negative by this (unsigned: wrap around); sums over arenas never do. */
 void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
     uint32_t before = ms_word0_site(block->header->word0);
     if (site == before) return;
     ms_arena_t *arena = ms_arena_enter();
-    if (before) {
-        ms_cell_t *cell = site_cell(arena, before);
-        ms_count(&cell->allocated_bytes, -(uint64_t)block->size);
-        ms_count(&cell->allocated_blocks, -(uint64_t)1);
-    }
-    ms_site_count_alloc(arena, site, block->size);
+    if (ms_process.sites == MS_SITES_EVERY)
+        ms_exact_renamed(arena, before, site, block->base, block->size);
+    else
+        move_counts(arena, before, site, block->size);
     ms_arena_leave(arena);
     block->header->word0 = ms_word0(ms_word0_task(block->header->word0), site);
     block->header->word1 = ms_seal(block->facts, block->header->word0, block->base);

@@ -21,6 +21,9 @@
  * fp: its caller's registers once returned to; sp 0: to be found by unwinding our own frames. */
 uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp);
 
+/* The calling thread's cell for the site. Never NULL. */
+ms_cell_t *ms_site_cell(ms_arena_t *arena, uint32_t site);
+
 void ms_site_count_alloc(ms_arena_t *arena, uint32_t site, size_t size);
 void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size);
 void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double weight);

@@ -65,7 +65,7 @@ static const char *text_of(ms_snapshot_t *snapshot, const char *text) {
     ((snapshot)->model.table.rows = ms_region_alloc(&(snapshot)->region, ((count) + 1) * sizeof *(snapshot)->model.table.rows))
 #define ADD_ROW(snapshot, table) (&(snapshot)->model.table.rows[(snapshot)->model.table.count++])
 
-#define NULL_REASONS 64
+#define NULL_REASONS 128
 
 void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason) {
     if (snapshot->model.null_reasons.count == NULL_REASONS) return;
@@ -249,6 +249,7 @@ static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estim
     row->samples = estimated ? sum->owner : 0;
     row->estimated = estimated;
     row->live_error_bytes = estimated ? live_error(sum) : MS_NULL;
+    ms_snapshot_not_exact(row);
 }
 
 static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
@@ -262,15 +263,16 @@ static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
     row->id = id;
     row->kind = id == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
     row->stack = (ms_pcs_t){.pcs = pcs, .count = depth};
+    if (ms_process.sites == MS_SITES_EVERY) return ms_snapshot_exact_site(snapshot, row, id);
     set_site_usage(row, &sum, ms_process.sites == MS_SITES_SAMPLED);
     return true;
 }
 
-static void add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
+static bool add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
     const ms_variable_t *record = ms_variable_of_site(id);
     const memscope_variable_t *variable = &record->named;
     ms_cell_t sum = ms_site_sum(id);
-    if (sum.allocated_blocks == 0 && atomic_load_explicit(&record->times, memory_order_relaxed)) return; /* a region's */
+    if (sum.allocated_blocks == 0 && atomic_load_explicit(&record->times, memory_order_relaxed)) return true; /* a region's */
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
     row->id = id;
     row->kind = "variable";
@@ -279,37 +281,30 @@ static void add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
     row->function = text_of(snapshot, variable->function);
     row->file = text_of(snapshot, variable->file);
     row->line = variable->line;
+    if (ms_process.sites == MS_SITES_EVERY) return ms_snapshot_exact_site(snapshot, row, id);
     set_site_usage(row, &sum, false);
+    return true;
 }
 
-/* Blocks without a site: what is left of the totals. Only where sites are counted, not estimated. */
-static void add_siteless(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
-    ms_cell_t rest = {.allocated_bytes = totals->allocated_bytes,
-                      .allocated_blocks = totals->allocated_blocks,
-                      .freed_bytes = totals->freed_bytes,
-                      .freed_blocks = totals->freed_blocks};
-    for (size_t i = 0; i < snapshot->model.sites.count; i++) {
-        const ms_sites_row_t *row = &snapshot->model.sites.rows[i];
-        rest.allocated_bytes -= row->allocated_bytes;
-        rest.allocated_blocks -= row->allocated_blocks;
-        rest.freed_bytes -= row->freed_bytes;
-        rest.freed_blocks -= row->freed_blocks;
-    }
-    if ((int64_t)rest.allocated_blocks <= 0) return;
+/* Blocks without a caller. */
+static bool add_siteless(ms_snapshot_t *snapshot) {
+    if (ms_site_sum(0).allocated_blocks == 0) return true;
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
     row->kind = "none";
-    set_site_usage(row, &rest, false);
+    return ms_snapshot_exact_site(snapshot, row, 0);
 }
 
-static bool fill_sites(ms_snapshot_t *snapshot, const ms_totals_row_t *totals) {
+static bool fill_sites(ms_snapshot_t *snapshot) {
     uint32_t stacks = atomic_load_explicit(&ms_stack_table.next, memory_order_acquire);
     uint32_t variables = ms_variable_count();
     if (!ROWS(snapshot, sites, (size_t)stacks + variables + 2)) return false;
     for (uint32_t id = MS_STACK_OTHER; id < stacks; id++)
         if (!add_stack_site(snapshot, id)) return false;
-    for (uint32_t i = 0; i < variables; i++) add_variable_site(snapshot, MS_SITE_VARIABLES + i);
-    if (ms_process.sites == MS_SITES_EVERY) add_siteless(snapshot, totals);
-    ms_snapshot_null(snapshot, "sites", "peak_bytes", "peaks of sites are not recorded");
+    for (uint32_t i = 0; i < variables; i++)
+        if (!add_variable_site(snapshot, MS_SITE_VARIABLES + i)) return false;
+    bool exact = ms_process.sites == MS_SITES_EVERY;
+    if (exact && (!add_siteless(snapshot) || !ms_snapshot_ages(snapshot, MS_SITE_VARIABLES + variables))) return false;
+    ms_snapshot_exact_reasons(snapshot, exact);
     ms_snapshot_null(snapshot, "sites", "live_error_bytes", "the count is exact");
     return true;
 }
@@ -507,6 +502,7 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
         .site_counts = counts[ms_process.sites],
         .unwinder = !sites ? "none" : ms_process.full_stacks ? "eh_frame" : "caller",
         .clock = ms_process.knobs.test_mode ? "fixed" : "monotonic_coarse",
+        .clock_resolution_ns = ms_process.knobs.test_mode ? 0 : ms_os_monotonic_step_ns(),
         .consistency = running_threads(snapshot) <= 1 ? "quiescent" : "concurrent",
         .complete = true,
     };
@@ -519,7 +515,7 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
 static bool fill(ms_snapshot_t *snapshot, const char *reason) {
     if (!ROWS(snapshot, null_reasons, NULL_REASONS)) return false;
     if (!fill_threads(snapshot) || !fill_totals(snapshot) || !fill_cross_frees(snapshot) || !fill_tasks(snapshot) ||
-        !fill_sites(snapshot, snapshot->model.totals.rows) || !fill_variables(snapshot) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
+        !fill_sites(snapshot) || !fill_variables(snapshot) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
         !fill_knobs(snapshot) || !fill_quality(snapshot))
         return false;
     return ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);

@@ -32,6 +32,13 @@ void ms_snapshot_free(ms_snapshot_t *snapshot);
 /* What the program was called as: base name of its first argument. */
 const char *ms_program_name(void);
 
+/* What is known of sites in mode exact (tracking/snapshot_exact.c): a site's counts and all else; once the rows are there,
+ * its live blocks by age; for a row that is not exact, that it is not; and why something is null. False: no memory. */
+bool ms_snapshot_exact_site(ms_snapshot_t *snapshot, ms_sites_row_t *row, uint32_t site);
+bool ms_snapshot_ages(ms_snapshot_t *snapshot, uint32_t site_limit);
+void ms_snapshot_not_exact(ms_sites_row_t *row);
+void ms_snapshot_exact_reasons(ms_snapshot_t *snapshot, bool exact);
+
 /* Notes why a value is null. */
 void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason);
 

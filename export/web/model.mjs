@@ -1,7 +1,7 @@
 // Turns tracking/model.def into TypeScript: a type for the rows of each table, and what the page says about each column.
 
-const TYPES = { U64: "Int", N64: "Int", STR: "string", BOOL: "boolean", F64: "number", PCS: "Int[]" };
-const NULLABLE = new Set(["N64", "STR", "F64"]);
+const TYPES = { U64: "Int", N64: "Int", STR: "string", BOOL: "boolean", F64: "number", PCS: "Int[]", LIST: "number[]" };
+const NULLABLE = new Set(["N64", "STR", "F64", "LIST"]);
 const QUANTITIES = new Set(["bytes", "blocks"]);
 const ACRONYMS = new Set(["rss", "cpu", "pid", "tid", "id", "pc"]);
 
@@ -95,7 +95,7 @@ export function modelSource(tables) {
         "/** A 64-bit number: bigint only where a number is not exact. */",
     ];
     out.push("export type Int = number | bigint;");
-    out.push('export type ColumnType = "U64" | "N64" | "STR" | "BOOL" | "F64" | "PCS";');
+    out.push('export type ColumnType = "U64" | "N64" | "STR" | "BOOL" | "F64" | "PCS" | "LIST";');
     out.push("export interface ColumnInfo { type: ColumnType; unit: string; label: string; meaning: string }");
     out.push("export interface TableInfo { many: boolean; columns: Record<string, ColumnInfo> }");
     out.push("export interface Rows {");

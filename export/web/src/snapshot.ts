@@ -40,11 +40,14 @@ function convert(type: ColumnType, exact: boolean, value: unknown): unknown {
             return value === null || typeof value === "number" ? value : undefined;
         case "PCS":
             return Array.isArray(value) && value.every(isInt) ? value.map(toInt) : undefined;
+        case "LIST":
+            if (value === null) return null;
+            return Array.isArray(value) && value.every(isInt) ? value.map(Number) : undefined;
     }
 }
 
 const defaultOf = (type: ColumnType): unknown =>
-    ({ U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [] })[type];
+    ({ U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [], LIST: null })[type];
 
 function defaultRow(table: TableName): Record<string, unknown> {
     return Object.fromEntries(

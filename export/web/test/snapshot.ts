@@ -17,7 +17,7 @@ export function record(kind: string, body: Values, crc?: number): Uint8Array {
     return encode([kind, crc ?? zlibCrc32(bytes), bytes]);
 }
 
-const MISSING = { U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [] };
+const MISSING = { U64: 0, N64: null, STR: null, BOOL: false, F64: null, PCS: [], LIST: null };
 
 /** Numbers of 2^32 and more as 64-bit integers, as the C writer packs them, never as floating point. */
 const asInteger = (value: unknown): unknown =>
