@@ -1,6 +1,7 @@
 /* The entry points: every symbol of symbols.def. They check their arguments and call the arena. */
 #include "alloc/arena.h"
 #include "alloc/backend.h"
+#include "alloc/catch.h"
 #include "alloc/fault.h"
 #include "alloc/large.h"
 #include "alloc/thread.h"
@@ -232,15 +233,17 @@ typedef void new_handler_t(void);
 extern new_handler_t *_ZSt15get_new_handlerv(void) __attribute__((weak));
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
 
-static bool new_handler_helps(void) {
+static bool new_handler_helps(bool nothrow) {
     new_handler_t *handler = _ZSt15get_new_handlerv ? _ZSt15get_new_handlerv() : NULL;
-    if (handler) handler();
-    return handler != NULL;
+    if (!handler) return false;
+    if (nothrow) return ms_call_and_catch(handler);
+    handler();
+    return true;
 }
 
 static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, void *caller, bool nothrow) {
     void *payload = NULL;
-    while (!payload && new_handler_helps()) payload = ms_allocate_aligned(size, alignment, origin, caller);
+    while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, caller);
     if (payload || nothrow) return payload;
     if (_ZSt17__throw_bad_allocv) _ZSt17__throw_bad_allocv();
     ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);

@@ -16,24 +16,24 @@
 extern char **environ;
 extern void *__libc_stack_end; /* ld.so: where argc lies */
 
-static void *map_pages(size_t bytes) {
+static void *map_pages(size_t bytes, int flags) {
     if (ms_os_fail_now()) {
         errno = ENOMEM;
         return NULL;
     }
-    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     return start == MAP_FAILED ? NULL : start;
 }
 
-void *ms_os_map(size_t bytes, size_t alignment) {
-    void *start = map_pages(bytes);
+static void *map_aligned(size_t bytes, size_t alignment, int flags) {
+    void *start = map_pages(bytes, flags);
     if (!start || ((uintptr_t)start & (alignment - 1)) == 0) return start;
     munmap(start, bytes);
     if (bytes > SIZE_MAX - alignment) {
         errno = ENOMEM;
         return NULL;
     }
-    char *wide = map_pages(bytes + alignment);
+    char *wide = map_pages(bytes + alignment, flags);
     if (!wide) return NULL;
     char *aligned = wide + (-(uintptr_t)wide & (alignment - 1));
     if (aligned > wide) munmap(wide, (size_t)(aligned - wide));
@@ -41,6 +41,10 @@ void *ms_os_map(size_t bytes, size_t alignment) {
     if (behind) munmap(aligned + bytes, behind);
     return aligned;
 }
+
+/* Blocks: what the machine could never back is refused here and now, as the kernel does for those who do not ask it to
+ * look away (MAP_NORESERVE), rather than by a kill when it is touched. */
+void *ms_os_map(size_t bytes, size_t alignment) { return map_aligned(bytes, alignment, 0); }
 
 void ms_os_unmap(void *start, size_t bytes) { munmap(start, bytes); }
 
@@ -69,7 +73,7 @@ static void *metadata_from_piece(size_t bytes) {
             if (atomic_compare_exchange_weak(&piece_next, &at, start + bytes)) return (void *)start;
             continue;
         }
-        char *piece = ms_os_map(PIECE, PIECE);
+        char *piece = map_aligned(PIECE, PIECE, MAP_NORESERVE);
         if (!piece) return NULL;
         /* the first line stays unused, so that "used" is never 0 */
         if (atomic_compare_exchange_strong(&piece_next, &at, (uintptr_t)piece + CACHE_LINE + bytes))
@@ -82,7 +86,7 @@ void *ms_os_map_metadata(size_t bytes) {
     bytes = (bytes + 15) & ~(size_t)15;
     atomic_fetch_add_explicit(&metadata_bytes, bytes, memory_order_relaxed);
     if (bytes <= PIECE / 8) return metadata_from_piece(bytes);
-    return ms_os_map((bytes + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE);
+    return map_aligned((bytes + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MAP_NORESERVE); /* touched as used */
 }
 
 uint64_t ms_os_metadata_bytes(void) { return atomic_load_explicit(&metadata_bytes, memory_order_relaxed); }

@@ -15,7 +15,8 @@
 #define ms_unlikely(condition) __builtin_expect(!!(condition), 0)
 #define MS_COLD __attribute__((noinline, cold))
 
-/* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL with errno ENOMEM. */
+/* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL with errno ENOMEM: also for
+ * more than memory and swap together, unless the kernel is told to allow that (vm.overcommit_memory = 1). */
 void *ms_os_map(size_t bytes, size_t alignment);
 void ms_os_unmap(void *start, size_t bytes);
 

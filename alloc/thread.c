@@ -41,7 +41,11 @@ static ms_arena_t stray;
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */
 
+static uint64_t reuse_starts;
+static uint32_t reuse_failures; /* MS_LOCK_THREADS: looks in a row that found nothing, at most 8 */
+
 #define KEPT_ENDED 256u /* ended threads with a row of their own before codes are reused */
+#define SCARCE_CODES 4096u
 
 ms_arena_t *ms_arena_first(void) { return atomic_load_explicit(&all_arenas, memory_order_acquire); }
 uint32_t ms_thread_code_count(void) { return atomic_load_explicit(&code_count, memory_order_acquire); }
@@ -159,8 +163,17 @@ static void fold_freed_cells(ms_thread_t *thread) {
     }
 }
 
+/* Whether to look for a record to reuse. A look costs a pass over all records: where the last ones found every old
+ * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks, unless codes run out. */
+static bool reuse_is_due(void) {
+    bool scarce = atomic_load_explicit(&code_count, memory_order_relaxed) > MS_CODE_MAX - SCARCE_CODES;
+    bool turn = (++reuse_starts & (((uint64_t)1 << reuse_failures) - 1)) == 0;
+    return ended_count > KEPT_ENDED && (turn || scarce);
+}
+
 /* Takes over the code of the oldest ended thread without live blocks; looks at a few only. */
 static ms_thread_t *record_reuse(void) {
+    if (!reuse_is_due()) return NULL;
     for (int tries = 0; tries < 4 && ended_count > KEPT_ENDED; tries++) {
         ms_thread_t *thread = oldest_ended;
         ended_remove(thread);
@@ -180,8 +193,10 @@ static ms_thread_t *record_reuse(void) {
         ms_cells_t *freed = thread->freed;
         uint32_t code = thread->code;
         *thread = (ms_thread_t){.code = code, .freed = freed};
+        reuse_failures = 0;
         return thread;
     }
+    if (reuse_failures < 8) reuse_failures++;
     return NULL;
 }
 

@@ -259,6 +259,39 @@ START_TEST(impossible_sizes_are_refused) {
 }
 END_TEST
 
+/* Memory and swap of the machine in bytes; 0 where the kernel promises more than it has, to anybody. */
+static size_t machine_bytes(void) {
+    char line[128];
+    size_t total = 0;
+    int policy = 1;
+    FILE *file = fopen("/proc/sys/vm/overcommit_memory", "r");
+    if (!file || fscanf(file, "%d", &policy) != 1) policy = 1;
+    if (file) fclose(file);
+    file = policy == 1 ? NULL : fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        unsigned long kib;
+        if (sscanf(line, "MemTotal: %lu", &kib) == 1 || sscanf(line, "SwapTotal: %lu", &kib) == 1) total += kib << 10;
+    }
+    if (file) fclose(file);
+    return total;
+}
+
+/* More than there could ever be is refused at once, not by a kill when it is touched. */
+START_TEST(more_than_the_machine_has_is_refused) {
+    size_t machine = machine_bytes();
+    if (machine == 0) return;
+    for (size_t bytes = machine * 2; bytes <= (size_t)1 << 50; bytes *= 2)
+        for (size_t e = 0; e < entry_count; e++) check_refused(&entries[e], 64, bytes);
+    char *block = malloc(3 << 20);
+    block[0] = 'x';
+    errno = 0;
+    ck_assert_ptr_null(realloc(block, machine * 2));
+    ck_assert_int_eq(errno, ENOMEM);
+    ck_assert_int_eq(block[0], 'x');
+    free(block);
+}
+END_TEST
+
 START_TEST(products_that_overflow_are_refused) {
     static const size_t factors[][2] = {{SIZE_MAX, 2},
                                         {2, SIZE_MAX},
@@ -497,6 +530,7 @@ static Suite *suite(void) {
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
                             impossible_sizes_are_refused,
+                            more_than_the_machine_has_is_refused,
                             products_that_overflow_are_refused,
                             impossible_alignments_are_refused,
                             aligned_alloc_wants_a_power_of_two,

@@ -1,0 +1,63 @@
+/* try and catch in C: a function with a personality routine of our own, which the unwinder asks when an exception passes
+ * through. The C++ runtime is there if an exception is. */
+#include "alloc/catch.h"
+
+#include <stdint.h>
+#include <unwind.h>
+
+__asm__(".pushsection .text\n"
+        ".globl ms_call_and_catch\n"
+        ".hidden ms_call_and_catch\n"
+        ".type ms_call_and_catch, @function\n"
+        "ms_call_and_catch:\n"
+        ".cfi_startproc\n"
+        ".cfi_personality 0x1b, ms_catching_personality\n" /* pc-relative, 4 bytes */
+        "sub $8, %rsp\n"
+        ".cfi_adjust_cfa_offset 8\n"
+        "call *%rdi\n"
+        "mov $1, %eax\n"
+        "add $8, %rsp\n"
+        ".cfi_remember_state\n"
+        ".cfi_adjust_cfa_offset -8\n"
+        "ret\n"
+        ".cfi_restore_state\n"
+        ".hidden ms_caught\n"
+        ".globl ms_caught\n"
+        "ms_caught:\n" /* the unwinder comes here, the exception in rax */
+        "mov %rax, %rdi\n"
+        "call ms_end_exception\n"
+        "xor %eax, %eax\n"
+        "add $8, %rsp\n"
+        ".cfi_adjust_cfa_offset -8\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size ms_call_and_catch, .-ms_call_and_catch\n"
+        ".popsection\n");
+
+extern void *__cxa_begin_catch(void *exception) __attribute__((weak));
+extern void __cxa_end_catch(void) __attribute__((weak));
+#pragma weak _Unwind_SetGR
+#pragma weak _Unwind_SetIP
+extern const char ms_caught[];
+
+void ms_end_exception(void *exception);
+__attribute__((used)) void ms_end_exception(void *exception) {
+    __cxa_begin_catch(exception);
+    __cxa_end_catch();
+}
+
+_Unwind_Reason_Code ms_catching_personality(int version, _Unwind_Action actions, _Unwind_Exception_Class class,
+                                            struct _Unwind_Exception *exception, struct _Unwind_Context *context);
+__attribute__((used)) _Unwind_Reason_Code ms_catching_personality(int version, _Unwind_Action actions,
+                                                                  _Unwind_Exception_Class class,
+                                                                  struct _Unwind_Exception *exception,
+                                                                  struct _Unwind_Context *context) {
+    (void)version, (void)class;
+    /* a thread that is cancelled goes on unwinding */
+    if (actions & _UA_FORCE_UNWIND || !_Unwind_SetGR || !__cxa_begin_catch) return _URC_CONTINUE_UNWIND;
+    if (actions & _UA_SEARCH_PHASE) return _URC_HANDLER_FOUND;
+    if (!(actions & _UA_HANDLER_FRAME)) return _URC_CONTINUE_UNWIND;
+    _Unwind_SetGR(context, 0 /* rax */, (_Unwind_Word)(uintptr_t)exception);
+    _Unwind_SetIP(context, (_Unwind_Ptr)ms_caught);
+    return _URC_INSTALL_CONTEXT;
+}
