@@ -5,6 +5,7 @@
 #include "alloc/large.h"
 #include "alloc/lock.h"
 #include "alloc/paranoia.h"
+#include "alloc/reclaim.h"
 #include "alloc/thread.h"
 #include "tracking/exact.h"
 #include "tracking/process.h"
@@ -241,6 +242,7 @@ static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
 size_t ms_arena_drain(ms_arena_t *arena) {
     /* acquire: pairs with the release in send_home(), headers are complete */
     void *payload = atomic_exchange_explicit(&arena->inbox, NULL, memory_order_acquire);
+    atomic_store_explicit(&arena->inbox_bytes, 0, memory_order_relaxed);
     size_t count = 0;
     uint64_t touched[2] = {0};
     while (payload) {
@@ -299,9 +301,11 @@ void ms_arena_post(ms_arena_t *arena) {
         /* release: pairs with the acquire in ms_arena_drain() */
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, arena->outbox_first, memory_order_release,
                                                     memory_order_relaxed));
+    size_t bytes = arena->outbox_bytes;
     arena->outbox_owner = NULL;
     arena->outbox_blocks = 0;
     arena->outbox_bytes = 0;
+    ms_reclaim_posted(owner, bytes);
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
 }
 
@@ -398,7 +402,8 @@ void ms_arena_settle(ms_arena_t *arena) {
     ms_flow_t flow = ms_arena_flow(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
-    uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes;
+    uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
+                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
     if (++arena->settles % 16 != 0) return; /* clocks cost more than all of the above */
     ms_arena_dress(arena);

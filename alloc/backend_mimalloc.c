@@ -6,6 +6,7 @@
 #if MS_HAVE_MIMALLOC
 #include "alloc/backend.h"
 #include "alloc/os.h"
+#include "alloc/slab.h"
 #include "tracking/model.h"
 
 #include <dlfcn.h>
@@ -37,8 +38,10 @@ static void *mimalloc_allocate(size_t bytes, size_t alignment) {
     return start;
 }
 
+/* What another thread took from mimalloc stays with that thread's heap until it calls mimalloc again, which may be never:
+ * at least the pages of a whole group go. */
 static void mimalloc_release(void *start, size_t bytes, size_t alignment) {
-    (void)bytes, (void)alignment;
+    if (alignment >= MS_GROUP_BYTES) ms_os_purge(start, bytes);
     mi.free(start);
 }
 

@@ -37,6 +37,7 @@ typedef struct ms_slab {
     uint16_t class;
     bool listed;           /* in its arena's list of slabs with room */
     bool dirty;            /* touched since it was mapped or purged */
+    uint32_t home;         /* scratch of reclaim.c, 0 outside it; MS_LOCK_THREADS */
     uint64_t freed_ns;     /* when it became free, monotonic */
     _Atomic(struct ms_arena *) arena; /* NULL: free */
     struct ms_slab *next, *previous;  /* arena's list of slabs with room in this class; free and dirty: the pool's list */

@@ -4,6 +4,7 @@
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/paranoia.h"
+#include "alloc/reclaim.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
 #include "tracking/tasks.h"
@@ -85,6 +86,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->countdown = arena->countdown_set = 0;
     arena->other_freed_bytes = arena->other_freed_blocks = 0;
     arena->drained_bytes = 0;
+    atomic_store_explicit(&arena->reclaimed_bytes, 0, memory_order_relaxed);
     arena->foreign_freed_bytes = arena->foreign_freed_blocks = 0;
     arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
     arena->peak_bytes = 0;
@@ -164,11 +166,12 @@ static void fold_freed_cells(ms_thread_t *thread) {
 }
 
 /* Whether to look for a record to reuse. A look costs a pass over all records: where the last ones found every old
- * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks, unless codes run out. */
+ * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks; every eighth when codes run
+ * out. */
 static bool reuse_is_due(void) {
     bool scarce = atomic_load_explicit(&code_count, memory_order_relaxed) > MS_CODE_MAX - SCARCE_CODES;
-    bool turn = (++reuse_starts & (((uint64_t)1 << reuse_failures) - 1)) == 0;
-    return ended_count > KEPT_ENDED && (turn || scarce);
+    uint32_t shift = scarce && reuse_failures > 3 ? 3 : reuse_failures;
+    return (++reuse_starts & (((uint64_t)1 << shift) - 1)) == 0;
 }
 
 /* Takes over the code of the oldest ended thread without live blocks; looks at a few only. */
@@ -409,6 +412,7 @@ void ms_thread_trim_orphans(void) {
         ms_arena_drain(arena);
         ms_arena_flush_all(arena);
     }
+    for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) ms_reclaim(arena);
     ms_unlock(MS_LOCK_THREADS);
 }
 

@@ -52,7 +52,7 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
 
 ms_arena_t *ms_arena_first(void); /* all arenas, linked by next; never removed */
 
-/* Drains and flushes every arena without a thread. */
+/* Drains and flushes every arena without a thread, and gives back what other arenas' inboxes hold in whole slabs. */
 void ms_thread_trim_orphans(void);
 /* A block went to an orphan's inbox: now and then its memory must be given back by somebody. */
 void ms_thread_visit_orphan(ms_arena_t *orphan);

@@ -225,6 +225,52 @@ START_TEST(a_dead_thread_gives_memory_back) {
 }
 END_TEST
 
+/* A thread that sleeps after it allocated much: what others free of it does not wait for it to wake up. Small blocks and
+ * medium ones, and a few that stay, so that not every slab can go. */
+static sem_t asleep, wake_up;
+static void *kept_blocks[64];
+
+static void *allocate_and_sleep(void *size) {
+    for (size_t i = 0, count = 100 * MIB / (uintptr_t)size; i < count; i++) {
+        void **block = malloc((uintptr_t)size);
+        memset(block, 1, (uintptr_t)size);
+        *block = chain;
+        chain = block;
+        if (i % (count / 64 + 1) == 0) kept_blocks[i / (count / 64 + 1)] = memset(malloc((uintptr_t)size), 7, (uintptr_t)size);
+    }
+    sem_post(&asleep);
+    sem_wait(&wake_up);
+    for (int i = 0; i < 64; i++) {
+        if (kept_blocks[i] && ((char *)kept_blocks[i])[(uintptr_t)size - 1] != 7) abort();
+        free(kept_blocks[i]);
+        kept_blocks[i] = NULL;
+    }
+    allocate_chain((void *)100000); /* what it has left is in order */
+    return NULL;
+}
+
+START_TEST(a_sleeping_owner_gives_memory_back) {
+    static const size_t of[] = {200, 1000, 24, 5000, 20000};
+    sem_init(&asleep, 0, 0);
+    sem_init(&wake_up, 0, 0);
+    for (size_t s = 0; s < sizeof of / sizeof of[0]; s++) {
+        size_t before = support_rss();
+        pthread_t owner = start(allocate_and_sleep, (void *)of[s]);
+        sem_wait(&asleep);
+        ck_assert_uint_gt(support_rss(), before + 80 * MIB);
+        free_chain();
+        size_t freed = support_rss();
+        malloc_trim(0);
+        ck_assert_msg(support_rss() < before + 32 * MIB, "blocks of %zu: %zu bytes more than before, before trim %zu",
+                      of[s], support_rss() - before, freed - before);
+        sem_post(&wake_up);
+        join(owner);
+        free_chain();
+        malloc_trim(0);
+    }
+}
+END_TEST
+
 START_TEST(trim_gives_small_blocks_back) {
     size_t before = support_rss();
     for (int round = 0; round < 3; round++) {
@@ -338,6 +384,7 @@ static Suite *suite(void) {
                             arenas_of_dead_threads_are_adopted,
                             arenas_used_in_destructors_only_are_adopted,
                             a_dead_thread_gives_memory_back,
+                            a_sleeping_owner_gives_memory_back,
                             trim_gives_small_blocks_back,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,

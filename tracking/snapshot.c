@@ -130,7 +130,8 @@ static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     row->frees_made_blocks = own.freed_blocks + foreign.freed_blocks;
     row->peak_bytes = running && thread->arena ? ms_read(&thread->arena->peak_bytes) : thread->peak_bytes;
     if (row->peak_bytes < row->live_bytes && !is_folded) row->peak_bytes = row->live_bytes;
-    row->slabs = thread->arena ? thread->arena->slab_count : 0;
+    const ms_arena_t *arena = thread->arena;
+    row->slabs = arena ? arena->slab_count - atomic_load_explicit(&arena->reclaimed_slabs, memory_order_relaxed) : 0;
     row->cpu_ns = running ? MS_NULL : thread->cpu_ns;
 }
 
