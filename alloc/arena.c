@@ -17,13 +17,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
-typedef struct ms_extension {
-    uint32_t inner;        /* bytes from the block's payload to the inner payload */
-    uint32_t size;         /* requested bytes; the header's size is the whole payload's */
-    uint32_t sample_site;  /* stack of a sampled block, 0: not sampled */
-    float sample_weight;   /* blocks it stands for */
-} ms_extension_t;
 #define INNER_OVERHEAD (sizeof(ms_extension_t) + sizeof(ms_header_t))
 
 /* What an empty arena's lists point to. Its word0 is no task's, so that no free takes the short way. */

@@ -283,6 +283,14 @@ size_t ms_arena_drain(ms_arena_t *arena);
 /* Every free block back to its slab, every empty slab to the pool, large blocks to their cache. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
 void ms_arena_flush_all(ms_arena_t *arena);
 
+/* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
+typedef struct ms_extension {
+    uint32_t inner;        /* bytes from the block's payload to the inner payload */
+    uint32_t size;         /* requested bytes; the header's size is the whole payload's */
+    uint32_t sample_site;  /* stack of a sampled block, 0: not sampled */
+    float sample_weight;   /* blocks it stands for */
+} ms_extension_t;
+
 /* Facts about a live block of ours, found safely from any pointer: false if there is none at this address. */
 typedef struct ms_block_facts {
     void *base;        /* payload the slab or large block knows */

@@ -209,6 +209,7 @@ static ms_thread_t *record_take(void) {
     if (!thread) return &folded;
     thread->id = ++last_id;
     thread->tid = ms_os_thread_id();
+    thread->pointer = (uintptr_t)__builtin_thread_pointer();
     prctl(PR_GET_NAME, thread->name);
     thread->start_ns = ms_process_elapsed_ns();
     thread->state = MS_THREAD_RUNNING;

@@ -22,6 +22,7 @@ typedef struct ms_thread {
     uint64_t id;          /* 1, 2, ...; 0: the folded record */
     uint32_t code;
     uint32_t tid;
+    uintptr_t pointer;    /* its thread pointer: stack and thread-local variables are found from it */
     char name[16];
     ms_thread_state_t state;
     uint64_t start_ns, end_ns; /* since the start of the process */

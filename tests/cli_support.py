@@ -50,11 +50,11 @@ class Case(unittest.TestCase):
         subprocess.run([os.path.join(BUILD, "tests", "make_snapshot"), path], input=rows.encode(), check=True)
         return path
 
-    def compile(self, text, name="subject", flags=(), compiler="CC"):
+    def compile(self, text, name="subject", flags=(), compiler="CC", libraries=()):
         source = self.path("source.c")
         with open(source, "w", encoding="utf-8") as file:
             file.write(text)
-        command = [*os.environ[compiler].split(), "-g", "-O1", "-fno-builtin", *flags, source, "-o", self.path(name)]
+        command = [*os.environ[compiler].split(), "-g", "-O1", "-fno-builtin", *flags, source, *libraries, "-o", self.path(name)]
         subprocess.run(command, check=True, cwd=self.dir)
         return self.path(name)
 

@@ -76,6 +76,28 @@ def check_sums(snapshot):
     equal("free events", quality["free_events"], totals["freed_blocks"])
     for column in ("dropped_events", "header_check_failures", "unknown_frees"):
         equal(column, quality[column], 0)
+    if snapshot["leak_checks"]:
+        check_leaks(snapshot)
+
+
+def check_leaks(snapshot):
+    """The walk over the heap finds block by block what the counters say, for each thread, task and site."""
+    rows, totals, mode = snapshot["leaks"], snapshot["totals"], snapshot["process"]["mode"]
+    equal("unsettled blocks", snapshot["leak_checks"][0]["unsettled_blocks"], 0)
+    for column in ("bytes", "blocks"):
+        equal(f"live {column} walked", total(rows, column), totals[f"live_{column}"])
+        equal(f"{column} of the check", snapshot["leak_checks"][0][column], totals[f"live_{column}"])
+        for key, table in (("thread", "threads"), ("task", "tasks"), ("site", "sites")):
+            walked = {}
+            for row in rows:
+                walked[row[key]] = walked.get(row[key], 0) + row[column]
+            if (key == "task" and mode == "sampled") or (key == "site" and mode != "exact"):
+                continue
+            counted = {row["id"]: row[f"live_{column}"] for row in snapshot[table] if row[f"live_{column}"]}
+            equal(f"live {column} walked by {key}", {id: amount for id, amount in walked.items() if amount}, counted)
+    for row in rows:
+        quarters = sum(row[f"born_{quarter}_bytes"] for quarter in (1, 2, 3, 4))
+        check(quarters == row["bytes"] and row["first_born_ns"] <= row["last_born_ns"] and row["kind"] == "live", f"row {row}")
 
 
 def difference(after, before, columns):
@@ -208,9 +230,9 @@ def run(script, conf):
 
 def main():
     scripts = subprocess.run([PROGRAM, "list"], capture_output=True, text=True, check=True).stdout.split()
-    confs = [f"mode:{mode}" for mode in ("exact", "task", "sampled")]
+    confs = [f"mode:{mode},leaks:live" for mode in ("exact", "task", "sampled")]
     confs += [f"mode:hybrid,backend:{backend}" for backend in backends()]
-    confs += ["mode:hybrid,sample_bytes:1", "mode:exact,junk:on,guard:on,quarantine:1M"]
+    confs += ["mode:hybrid,sample_bytes:1,leaks:live", "mode:exact,leaks:live,junk:on,guard:on,quarantine:1M"]
     if len(sys.argv) > 1:
         scripts, confs = sys.argv[1:2], sys.argv[2:] or confs
     runs = failed = 0

@@ -157,6 +157,15 @@ def knob_formats():
     check(list(left) == ["x.json"], f"formats:json leaves {list(left)}")
 
 
+def knob_leaks():
+    off, live, scan = (snapshot(f"mode:exact,leaks:{word}") for word in ("off", "live", "scan"))
+    check(not off["leaks"] and not off["leak_checks"], "leaks:off lists blocks")
+    check({row["kind"] for row in live["leaks"]} == {"live"}, f"leaks:live: {live['leaks']}")
+    check(sum(row["bytes"] for row in live["leaks"]) == live["totals"]["live_bytes"], "leaks:live does not list all that lives")
+    check("live" not in {row["kind"] for row in scan["leaks"]} and scan["leaks"], f"leaks:scan: {scan['leaks']}")
+    check([data["leak_checks"][0]["method"] for data in (live, scan)] == ["live", "scan"], "leak_checks names the wrong method")
+
+
 def knob_on_mismatch():
     _, errors, status, data = probe("on_mismatch:count", "mismatch")
     check(status == 0 and not errors and data["data_quality"]["origin_mismatches"] == 1, f"on_mismatch:count: {errors!r}")

@@ -313,6 +313,14 @@ static void check_output(void) {
     errno = saved;
 }
 
+/* Apart from its caller: a search for leaks reads the frames above it, and a long path would be a hole in them in which
+ * pointers of functions that returned still stand. */
+static __attribute__((noinline)) void write_snapshot(const ms_snapshot_t *snapshot) {
+    path_t path = {.length = 0};
+    path_expand(&path, ms_process.knobs.output);
+    write_to(snapshot, &path);
+}
+
 static void write_at_exit(void) {
     if (!ms_process.knobs.output[0] || output_refused) return;
     int saved = errno;
@@ -320,9 +328,7 @@ static void write_at_exit(void) {
     if (!snapshot) {
         ms_os_say("no memory for the snapshot at exit", NULL);
     } else {
-        path_t path = {.length = 0};
-        path_expand(&path, ms_process.knobs.output);
-        write_to(snapshot, &path);
+        write_snapshot(snapshot);
         ms_snapshot_free(snapshot);
     }
     errno = saved;

@@ -4,6 +4,7 @@
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
+#include "tracking/leaks.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
 #include "tracking/sites.h"
@@ -513,17 +514,17 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
 
 /* ---- all of it */
 
-static bool fill(ms_snapshot_t *snapshot, const char *reason) {
+static bool fill(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
     if (!ROWS(snapshot, null_reasons, NULL_REASONS)) return false;
     if (!fill_threads(snapshot) || !fill_totals(snapshot) || !fill_cross_frees(snapshot) || !fill_tasks(snapshot) ||
         !fill_sites(snapshot) || !fill_variables(snapshot) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
         !fill_knobs(snapshot) || !fill_quality(snapshot))
         return false;
-    return ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
+    return ms_snapshot_leaks(snapshot, roots) && ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
 }
 
 /* The snapshot lies in its own region. */
-static ms_snapshot_t *take(const char *reason) {
+static __attribute__((noinline)) ms_snapshot_t *take(const char *reason, uintptr_t stack) {
     ms_arena_t *arena = ms_arena_enter();
     ms_arena_settle(arena);
     ms_arena_flush_task(arena);
@@ -532,13 +533,16 @@ static ms_snapshot_t *take(const char *reason) {
     ms_snapshot_t *snapshot = ms_region_alloc(&region, sizeof *snapshot);
     if (!snapshot) return NULL;
     snapshot->region = region;
+    ms_roots_t roots;
+    bool scan = ms_process.knobs.leaks == MS_LEAKS_SCAN, filled = !scan || ms_roots_take(&roots, stack);
     ms_lock(MS_LOCK_EXPORT);
     ms_lock(MS_LOCK_TASKS);
     ms_lock(MS_LOCK_THREADS);
-    bool filled = fill(snapshot, reason);
+    filled = filled && fill(snapshot, reason, scan ? &roots : NULL);
     ms_unlock(MS_LOCK_THREADS);
     ms_unlock(MS_LOCK_TASKS);
     ms_unlock(MS_LOCK_EXPORT);
+    if (scan) ms_roots_free(&roots);
     if (filled) return snapshot;
     ms_snapshot_free(snapshot);
     errno = ENOMEM;
@@ -546,9 +550,12 @@ static ms_snapshot_t *take(const char *reason) {
 }
 
 ms_snapshot_t *ms_snapshot_take(const char *reason) {
-    ms_snapshot_t *snapshot = take(reason);
-    if (snapshot || !ms_trim()) return snapshot;
-    return take(reason); /* where address space ends, what is kept for the program goes first */
+    uintptr_t stack;
+    MS_ROOTS_HERE(stack);
+    ms_snapshot_t *snapshot = take(reason, stack);
+    if (!snapshot && ms_trim()) snapshot = take(reason, stack); /* where address space ends, what is kept for the program goes first */
+    __asm__ volatile("" : : : "memory"); /* no jump into take(): our frame has to last */
+    return snapshot;
 }
 
 void ms_snapshot_free(ms_snapshot_t *snapshot) {

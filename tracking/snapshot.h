@@ -19,6 +19,17 @@ typedef struct ms_region {
 void *ms_region_alloc(ms_region_t *region, size_t bytes);
 const char *ms_region_text(ms_region_t *region, const char *text, size_t length);
 void ms_region_free(ms_region_t *region);
+/* All of a file, NUL-terminated; NULL if it cannot be read. By open, read and close alone. */
+char *ms_region_file(ms_region_t *region, const char *path, size_t *bytes);
+
+/* One line of /proc/self/maps: start-end perms offset dev inode path. */
+typedef struct ms_mapping {
+    uint64_t start, end, offset;
+    bool readable, executable;
+    const char *path; /* in the line; "" of anonymous memory */
+} ms_mapping_t;
+bool ms_mapping_parse(char *line, ms_mapping_t *mapping);
+uint64_t ms_parse_hex(char **at); /* leaves *at behind the digits */
 
 typedef struct memscope_snapshot {
     ms_model_t model;

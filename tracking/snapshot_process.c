@@ -14,8 +14,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* All of a file into the region, NUL-terminated; NULL if it cannot be read. Files of /proc have no size to ask for. */
-static char *read_file(ms_region_t *region, const char *path, size_t *bytes) {
+/* Files of /proc have no size to ask for. */
+char *ms_region_file(ms_region_t *region, const char *path, size_t *bytes) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return NULL;
     size_t room = 1 << 14, used = 0;
@@ -65,7 +65,7 @@ static void set_identity(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     if (length > 0) row->executable = ms_region_text(&snapshot->region, path, (size_t)length);
     row->name = ms_program_name();
     size_t bytes;
-    char *arguments = read_file(&snapshot->region, "/proc/self/cmdline", &bytes);
+    char *arguments = ms_region_file(&snapshot->region, "/proc/self/cmdline", &bytes);
     if (!arguments) return;
     for (size_t i = 0; i + 1 < bytes; i++)
         if (arguments[i] == '\0') arguments[i] = ' ';
@@ -74,10 +74,10 @@ static void set_identity(ms_snapshot_t *snapshot, ms_process_row_t *row) {
 
 static void set_usage(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     size_t bytes;
-    const char *status = read_file(&snapshot->region, "/proc/self/status", &bytes);
+    const char *status = ms_region_file(&snapshot->region, "/proc/self/status", &bytes);
     row->rss_bytes = kib(number_after(status, "\nVmRSS:"));
     row->peak_rss_bytes = kib(number_after(status, "\nVmHWM:"));
-    const char *io = read_file(&snapshot->region, "/proc/self/io", &bytes);
+    const char *io = ms_region_file(&snapshot->region, "/proc/self/io", &bytes);
     row->read_bytes = number_after(io, "\nread_bytes:");
     row->written_bytes = number_after(io, "\nwrite_bytes:");
     if (!io) {
@@ -97,7 +97,7 @@ static void set_usage(ms_snapshot_t *snapshot, ms_process_row_t *row) {
 /* memory.max of our cgroup; version 2 has one line "0::/path" in /proc/self/cgroup. */
 static uint64_t cgroup_limit(ms_snapshot_t *snapshot, const char **why_null) {
     size_t bytes;
-    char *groups = read_file(&snapshot->region, "/proc/self/cgroup", &bytes);
+    char *groups = ms_region_file(&snapshot->region, "/proc/self/cgroup", &bytes);
     char *path = groups ? strstr(groups, "0::/") : NULL;
     *why_null = "no cgroup v2 with a memory controller";
     if (!path) return MS_NULL;
@@ -106,7 +106,7 @@ static uint64_t cgroup_limit(ms_snapshot_t *snapshot, const char **why_null) {
     char file[4400] = "/sys/fs/cgroup";
     if (strlen(path) > 4200) return MS_NULL;
     strcat(strcat(file, path), "/memory.max");
-    const char *limit = read_file(&snapshot->region, file, &bytes);
+    const char *limit = ms_region_file(&snapshot->region, file, &bytes);
     if (!limit) return MS_NULL;
     *why_null = "unlimited";
     return *limit == 'm' ? MS_NULL : number_after(limit, "");
@@ -162,13 +162,7 @@ bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason) {
 
 /* ---- modules */
 
-typedef struct mapping {
-    uint64_t start, end, offset;
-    bool readable, executable;
-    const char *path;
-} mapping_t;
-
-static uint64_t parse_hex(char **at) {
+uint64_t ms_parse_hex(char **at) {
     uint64_t value = 0;
     for (;; (*at)++) {
         char c = **at;
@@ -178,23 +172,26 @@ static uint64_t parse_hex(char **at) {
     }
 }
 
-/* One line of /proc/self/maps: start-end perms offset dev inode path. */
-static bool parse_mapping(char *line, mapping_t *mapping) {
-    mapping->start = parse_hex(&line);
+bool ms_mapping_parse(char *line, ms_mapping_t *mapping) {
+    mapping->start = ms_parse_hex(&line);
     if (*line++ != '-') return false;
-    mapping->end = parse_hex(&line);
+    mapping->end = ms_parse_hex(&line);
     if (*line++ != ' ' || strlen(line) < 5) return false;
     mapping->readable = line[0] == 'r';
     mapping->executable = line[2] == 'x';
     line += 5;
-    mapping->offset = parse_hex(&line);
+    mapping->offset = ms_parse_hex(&line);
     for (int field = 0; field < 2; field++) { /* dev, inode */
         line += strspn(line, " ");
         line += strcspn(line, " ");
     }
     line += strspn(line, " ");
     mapping->path = line;
-    return *line == '/' || strcmp(line, "[vdso]") == 0;
+    return true;
+}
+
+static bool may_hold_code(const ms_mapping_t *mapping) {
+    return mapping->path[0] == '/' || strcmp(mapping->path, "[vdso]") == 0;
 }
 
 static const char *hex_text(ms_region_t *region, const unsigned char *bytes, size_t count) {
@@ -221,7 +218,7 @@ static const char *build_id_in(ms_region_t *region, const char *notes, size_t by
 }
 
 /* Bias and build-id from the program headers, which lie in the first mapping of the file. */
-static void read_headers(ms_region_t *region, const mapping_t *first, ms_modules_row_t *row) {
+static void read_headers(ms_region_t *region, const ms_mapping_t *first, ms_modules_row_t *row) {
     const Elf64_Ehdr *elf = (const void *)(uintptr_t)first->start;
     size_t mapped = first->end - first->start;
     if (!first->readable || first->offset != 0 || mapped < sizeof *elf || memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return;
@@ -242,7 +239,7 @@ static void read_headers(ms_region_t *region, const mapping_t *first, ms_modules
 /* Mappings of one file follow each other; the module spans from the first to the last. */
 bool ms_snapshot_modules(ms_snapshot_t *snapshot) {
     size_t bytes;
-    char *maps = read_file(&snapshot->region, "/proc/self/maps", &bytes);
+    char *maps = ms_region_file(&snapshot->region, "/proc/self/maps", &bytes);
     size_t lines = 1;
     for (size_t i = 0; maps && i < bytes; i++) lines += maps[i] == '\n';
     ms_modules_row_t *rows = ms_region_alloc(&snapshot->region, lines * sizeof *rows), *row = rows;
@@ -253,8 +250,8 @@ bool ms_snapshot_modules(ms_snapshot_t *snapshot) {
     for (char *line = maps, *next; line && *line; line = next) {
         next = line + strcspn(line, "\n");
         if (*next) *next++ = '\0';
-        mapping_t mapping;
-        if (!parse_mapping(line, &mapping)) continue;
+        ms_mapping_t mapping;
+        if (!ms_mapping_parse(line, &mapping) || !may_hold_code(&mapping)) continue;
         if (!path || strcmp(path, mapping.path) != 0) {
             if (path && executable) row++;
             *row = (ms_modules_row_t){.path = mapping.path, .start = mapping.start, .bias = mapping.start};

@@ -176,6 +176,25 @@ void memscope_scope_end(memscope_scope_t *scope);
     MEMSCOPE_OWN_(x, #type)
 #endif
 
+/* ---- leaks ------------------------------------------------------------------------------------------------ */
+
+typedef struct memscope_amount {
+    uint64_t bytes, blocks;
+} memscope_amount_t;
+
+/* Every live block is of one kind, as for memcheck: nothing points to it (definite), only lost blocks lead to it
+ * (indirect), only pointers into the middle of blocks lead to it (possible), or it can be reached from variables,
+ * stacks and registers (reachable). Of a cycle that nothing points to, one block is definite. */
+typedef struct memscope_leaks {
+    memscope_amount_t definite, indirect, possible, reachable;
+    uint64_t unsettled_blocks; /* left out: another thread was just writing their headers */
+} memscope_leaks_t;
+
+/* Searches the memory of the process for pointers to live blocks, now. Other threads go on; those that need memory from
+ * the system wait. Their stacks are read as they stand, their registers are not. ENOMEM, or ENOTSUP where the process
+ * may not read its own memory. The knob `leaks` puts the same, by site, task and thread, into every snapshot. */
+int memscope_leaks(memscope_leaks_t *leaks);
+
 /* ---- snapshots and exports -------------------------------------------------------------------------------- */
 
 /* The state of the process now, held until memscope_snapshot_free(). Takes the registry lock; other threads go on

@@ -464,6 +464,8 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
         ],
         scopes: [],
         regions: [],
+        leaks: [],
+        leak_checks: [],
         size_classes: classRows(next),
         cross_frees: crossRows(next, Math.min(shape.threads, 30)),
         modules: MODULES.map(([path, start], i) => ({
