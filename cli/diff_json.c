@@ -1,7 +1,7 @@
 /* A comparison as one JSON object, which the page reads too: "diff" (the number of this layout), the two sides,
- * "totals", "frames" (functions, which the sites' stacks are numbers of), then a key a section. Of each measure there
- * are a, b, change, percent of a, error, limit and significant; null stands for what is not known, or for a percentage
- * of 0. */
+ * "totals", "frames" (functions, which the sites' stacks are numbers of), "measures", then a key a section. Of each
+ * measure there are a, b, change, percent of a, error, limit and significant; null stands for what is not known, or for
+ * a percentage of 0. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -133,10 +133,8 @@ static void put_row(ms_writer_t *writer, const ms_diff_t *diff, const ms_diff_ro
     ms_writer_text(writer, "{\"name\": ");
     ms_json_string(writer, row->name);
     put_format(writer, ", \"rows_a\": %zu, \"rows_b\": %zu", row->rows[0], row->rows[1]);
-    if (row->site != NULL) {
-        put_format(writer, ", \"estimated\": %s", row->estimated ? "true" : "false");
-        put_stack(writer, diff, row, frames);
-    }
+    put_format(writer, ", \"estimated\": %s", row->estimated ? "true" : "false");
+    if (row->site != NULL) put_stack(writer, diff, row, frames);
     for (ms_diff_measure_t m = 0; m < MS_DIFF_MEASURES; m++) {
         put_key(writer, ms_diff_measure_info[m].name);
         put_change(writer, &row->change[m]);
@@ -179,6 +177,16 @@ static void put_side(ms_writer_t *writer, const ms_diff_t *diff, int side) {
     ms_writer_text(writer, "}");
 }
 
+static void put_measures(ms_writer_t *writer) {
+    ms_writer_text(writer, ",\n  \"measures\": [");
+    for (size_t m = 0; m < MS_DIFF_MEASURES; m++) {
+        const ms_diff_measure_info_t *info = &ms_diff_measure_info[m];
+        put_format(writer, "%s\n    {\"name\": \"%s\", \"label\": \"%s\", \"unit\": \"%s\"}", m == 0 ? "" : ",",
+                   info->name, info->label, info->unit);
+    }
+    ms_writer_text(writer, "]");
+}
+
 static void put_totals(ms_writer_t *writer, const ms_diff_t *diff) {
     ms_writer_text(writer, ",\n  \"totals\": [");
     for (size_t i = 0; i < diff->total_count; i++) {
@@ -200,6 +208,7 @@ int ms_diff_json(const void *data, ms_writer_t *writer) {
     put_format(writer, "{\"diff\": %d, \"by\": \"%s\", \"sort\": \"%s\"", LAYOUT, words[diff->by],
                ms_diff_measure_info[diff->sort].name);
     for (int side = 0; side < 2; side++) put_side(writer, diff, side);
+    put_measures(writer);
     put_totals(writer, diff);
     put_frames(writer, &frames);
     for (int id = 0; id < MS_DIFF_SECTIONS; id++) put_section(writer, diff, &diff->sections[id], &frames);

@@ -285,7 +285,8 @@ static void make_section(ms_diff_t *diff, ms_diff_section_id_t id, const char *n
     section->rows = ms_allocate(entries.count * sizeof *section->rows);
     for (size_t i = 0, end; i < entries.count; i = end) {
         for (end = i + 1; end < entries.count && strcmp(entries.entries[i].key, entries.entries[end].key) == 0;) end++;
-        section->rows[section->count++] = make_row(diff, &entries.entries[i], end - i, rest);
+        section->rows[section->count] = make_row(diff, &entries.entries[i], end - i, rest);
+        section->rest.estimated |= section->rows[section->count++].estimated;
     }
     for (size_t i = 0; i < entries.count; i++) free(entries.entries[i].key);
     free(entries.entries);

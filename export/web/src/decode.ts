@@ -14,6 +14,7 @@ export interface Stream {
     complete: boolean; // the end record was there, and no record was damaged
     warnings: string[]; // what was cut, damaged or ignored, one phrase each
     error: string | null; // why nothing can be read at all
+    comparison?: string; // the page carries no snapshot but this, the JSON of `memscope diff`
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -37,6 +38,9 @@ export function fromBase64(text: string): Uint8Array {
 }
 
 const isGzip = (bytes: Uint8Array): boolean => bytes[0] === 0x1f && bytes[1] === 0x8b;
+
+/** A snapshot is MessagePack and begins with an array. */
+const isJson = (bytes: Uint8Array): boolean => bytes[0] === 0x7b;
 
 /** Inflates as far as the bytes go: what precedes a cut is kept. */
 async function gunzip(bytes: Uint8Array): Promise<{ bytes: Uint8Array; cut: boolean }> {
@@ -69,6 +73,7 @@ export async function readEmbedded(text: string): Promise<Stream> {
         const bytes = fromBase64(trimmed);
         if (!isGzip(bytes)) return readStream(bytes);
         const plain = await gunzip(bytes);
+        if (isJson(plain.bytes)) return { ...failed(""), comparison: new TextDecoder().decode(plain.bytes) };
         const stream = readStream(plain.bytes);
         if (plain.cut) stream.warnings.unshift("the compressed data is cut off or damaged");
         return stream;

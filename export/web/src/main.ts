@@ -2,7 +2,9 @@
 import { readEmbedded } from "./decode.ts";
 import { type Context, contextOf, isPartial } from "./context.ts";
 import { append, choice, h, nextFrame } from "./dom.ts";
+import { parseComparison } from "./comparison.ts";
 import { sizeClasses } from "./sections/classes.ts";
+import { comparisonPage } from "./sections/comparison.ts";
 import { header } from "./sections/header.ts";
 import { overview } from "./sections/overview.ts";
 import { run } from "./sections/run.ts";
@@ -36,7 +38,6 @@ const viewOfFile = (): string => document.getElementById("memscope-view")?.textC
 const viewOfHash = (): string | null => /^#view=(\w+)$/.exec(location.hash)?.[1] ?? null;
 
 function notice(snapshot: Snapshot): HTMLElement | null {
-    if (snapshot.error !== null) return h("p", { class: "notice bad", role: "alert" }, snapshot.error);
     const why = snapshot.warnings.join("; ") || "a part was lost before this page was made";
     const partial = isPartial(snapshot);
     if (!partial && snapshot.warnings.length === 0) return null;
@@ -138,15 +139,31 @@ function titleOf({ process }: Snapshot): string {
     return process === null ? "memscope" : `${process.name ?? "program"} ${process.pid} - memscope`;
 }
 
+/** What cannot be read: one line instead of the page. */
+function refuse(root: HTMLElement, error: string): void {
+    const line = h("p", { class: "notice bad", role: "alert" }, error);
+    append(root, h("nav", {}, h("span", { class: "brand" }, "memscope")), line);
+}
+
+function compare(root: HTMLElement, text: string): void {
+    const comparison = parseComparison(text);
+    if (typeof comparison === "string") return refuse(root, comparison);
+    const [a, b] = [comparison.a, comparison.b].map((side) => side.name ?? "program");
+    document.title = `${a === b ? a : `${a}, ${b}`} - memscope diff`;
+    comparisonPage(root, comparison);
+}
+
 async function start(): Promise<void> {
     if (document.readyState === "loading")
         await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
     const root = document.getElementById("page")!;
     const data = document.getElementById("memscope-snapshot")?.textContent ?? "";
-    const snapshot = toSnapshot(await readEmbedded(data));
+    const stream = await readEmbedded(data);
+    const snapshot = toSnapshot(stream);
     document.title = titleOf(snapshot);
-    if (snapshot.error !== null) {
-        append(root, h("nav", {}, h("span", { class: "brand" }, "memscope")), notice(snapshot));
+    if (stream.comparison !== undefined || snapshot.error !== null) {
+        if (stream.comparison !== undefined) compare(root, stream.comparison);
+        else refuse(root, snapshot.error!);
         document.documentElement.dataset["ready"] = "true";
         return;
     }

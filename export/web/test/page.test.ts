@@ -308,3 +308,94 @@ test("light and dark, wide and narrow: nothing is wider than the window", async 
         }
     await settle(opened);
 });
+
+const HOSTILE_NAME = "<img src=x onerror=alert(1)></script>";
+
+/** What cli/diff_json.c writes, of `count` sites: site i grew by 100 * i bytes. */
+function comparison(count: number): Uint8Array {
+    const change = (a: number, b: number, error = 0): object => ({
+        a,
+        b,
+        change: b - a,
+        percent: a === 0 ? null : (100 * (b - a)) / a,
+        error,
+        limit: 2 * error,
+        significant: Math.abs(b - a) > 2 * error,
+    });
+    const row = (name: string, i: number, more = {}): object => ({
+        name,
+        rows_a: 1,
+        rows_b: 2,
+        estimated: i === 1,
+        live_bytes: change(1000, 1000 + 100 * i, i === 1 ? 80 : 0),
+        allocated_bytes: change(5000 - i, 5000),
+        ...more,
+    });
+    const sites = Array.from({ length: count }, (_, i) =>
+        row(i === 3 ? HOSTILE_NAME : `site ${i}`, i, { kind: "stack", stack: [0, 1] }),
+    );
+    const rest = row("(the rest)", 0);
+    const section = { sort: "live_bytes", rest, rows: [row("one", 7)] };
+    const side = { file: "a.memscope", complete: true, warning: null, site_counts: "exact", name: "shop", pid: 7, mode: "exact" };
+    const data = {
+        diff: 1,
+        by: "stack",
+        sort: "live_bytes",
+        measures: [
+            { name: "live_bytes", label: "live", unit: "bytes" },
+            { name: "allocated_bytes", label: "allocated", unit: "bytes" },
+        ],
+        a: side,
+        b: { ...side, complete: false, warning: "its end is missing" },
+        totals: [
+            { name: "live_bytes", label: "live", unit: "bytes", value: change(1, 2) },
+            { name: "rss_bytes", label: "resident", unit: "bytes", value: null },
+            { name: "cpu_user_ns", label: "user CPU", unit: "ns", value: change(3e9, 1e9) },
+        ],
+        frames: [
+            { function: "make_order", file: "shop.c", line: 12, module: "shop", offset: 16 },
+            { function: null, file: null, line: 0, module: "libx.so", offset: 32 },
+        ],
+        sites: { sort: "live_bytes", rest, rows: sites },
+        variables: { sort: "live_bytes", rest: null, rows: [] },
+        tasks: section,
+        threads: section,
+        size_classes: section,
+    };
+    return gzipped(Buffer.from(JSON.stringify(data)));
+}
+
+test("a comparison: sorted, sortable, searchable, with its doubts", async () => {
+    const opened = await browser.open(comparison(60));
+    const { page } = opened;
+    assert.equal(await page.title(), "shop - memscope diff");
+    assert.match(await text(page.locator(".notice")), /B is not complete: its end is missing/);
+    const table = page.locator("#sites .table table");
+    assert.ok((await column(table, 0))[0]!.includes("site 59"), "the largest change first");
+    assert.match((await column(table, 3))[0]!, /^\+5\.76/);
+    assert.match(await text(page.locator("#sites .note")), /^live: 59 of 60 sites differ$/);
+    assert.match(await text(page.locator("#totals")), /user CPU.*−2\.00s/);
+    for (const each of await page.locator(".table table[aria-label]").all())
+        if ((await each.locator("tbody tr").count()) > 1) await sortBothWays(each);
+    await page.locator("#sites input.filter").fill("site 1");
+    await page.locator("#sites .found", { hasText: "11 matches" }).waitFor();
+    await page.locator("#sites tbody tr", { hasText: "may be chance" }).first().click();
+    assert.match(await text(page.locator("#sites .opened")), /allocated.*make_order.*shop\.c:12.*libx\.so\+0x20/);
+    await page.locator("nav select").selectOption("allocated_bytes");
+    assert.match(await text(page.locator("#sites .note")), /^allocated: 59 of 60 sites differ$/);
+    assert.ok((await page.locator("#sites").textContent())!.includes(HOSTILE_NAME) || PAGE_ROWS < 57);
+    await settle(opened);
+});
+
+test("a comparison of 10,000 sites keeps the page small", async () => {
+    const opened = await browser.open(comparison(10_000));
+    assert.ok((await elements(opened.page)) < ELEMENTS_MAX);
+    assert.equal(await opened.page.locator("#sites tbody tr").count(), PAGE_ROWS);
+    await settle(opened);
+});
+
+test("a comparison that cannot be read says so", async () => {
+    const opened = await browser.open(gzipped(Buffer.from('{"diff": 99}')));
+    assert.match(await text(opened.page.locator(".notice")), /layout 99/);
+    await settle(opened);
+});

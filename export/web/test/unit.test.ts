@@ -26,6 +26,7 @@ import {
     type Tables,
     zlibCrc32,
 } from "./snapshot.ts";
+import { byChange, type Change, type ComparedRow, measureFor, parseComparison } from "../src/comparison.ts";
 
 const base64 = (data: Uint8Array): string => Buffer.from(data).toString("base64");
 const read = (data: Uint8Array): Snapshot => toSnapshot(readStream(data));
@@ -462,4 +463,33 @@ test("flame graph: every node is the sum of what is under it and of what ends in
         assert.equal(node.value, node.self + children.reduce((sum, child) => sum + child.value, 0));
         pending.push(...children);
     }
+});
+
+test("a comparison: the largest change first, what is left over last, the nearest measure", () => {
+    const change = (a: number, b: number): Change => ({
+        a,
+        b,
+        change: b - a,
+        percent: null,
+        error: 0,
+        limit: 0,
+        significant: true,
+    });
+    const row = (name: string, a: number, b: number): ComparedRow => ({
+        name,
+        rows_a: 1,
+        rows_b: 1,
+        estimated: false,
+        live_blocks: change(a, b),
+        live_bytes: null,
+    });
+    const section = { sort: "live_blocks", rest: row("rest", 0, 99), rows: [row("x", 1, 2), row("y", 9, 2), row("z", 3, 3)] };
+    assert.deepEqual(
+        byChange(section, "live_blocks").map(({ name }) => name),
+        ["y", "x", "z", "rest"],
+    );
+    assert.equal(measureFor(section, "live_bytes"), "live_blocks");
+    assert.equal(measureFor(section, "peak_bytes"), "live_blocks");
+    assert.match(parseComparison("{") as string, /not valid JSON/);
+    assert.match(parseComparison('{"diff": 2}') as string, /layout 2/);
 });
