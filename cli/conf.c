@@ -67,6 +67,9 @@ static char *accepted(const ms_knob_info_t *knob) {
         return ms_format("%llu to %llu", (unsigned long long)knob->min, (unsigned long long)knob->max);
     case MS_KNOB_IS_RATIO:
         return ms_format("0 to 1");
+    case MS_KNOB_IS_DURATION:
+        return ms_format("off, or a time (ms, s, min) of %llu ms to %llu s", (unsigned long long)knob->min / 1000000,
+                         (unsigned long long)knob->max / 1000000000);
     case MS_KNOB_IS_TEXT:
         return ms_format("text without ','");
     }

@@ -148,7 +148,7 @@ int ms_export_json(const ms_model_t *model, ms_writer_t *writer) {
         ms_writer_text(writer, ",\n  ");
         ms_json_string(writer, table->name);
         ms_writer_text(writer, ": ");
-        if (table->shape == MS_SHAPE_MANY)
+        if (table->shape != MS_SHAPE_ONE)
             put_rows(writer, table, rows, count);
         else if (count > 0)
             put_row(writer, table, rows);

@@ -1,9 +1,11 @@
 /* See msgpack.h. */
 #include "export/msgpack.h"
 
-#include <msgpack/pack.h>
+#include <string.h>
 
 #include "export/crc32.h"
+#include "export/record.h"
+#include "export/series.h"
 #include "export/utf8.h"
 #include "memscope/memscope.h"
 
@@ -47,7 +49,7 @@ static void pack_piece(void *packer, const char *piece, size_t n) {
     msgpack_pack_str_body(packer, piece, n);
 }
 
-static void pack_text(msgpack_packer *packer, const char *text) {
+void ms_pack_text(msgpack_packer *packer, const char *text) {
     if (text == NULL) {
         msgpack_pack_nil(packer);
         return;
@@ -102,7 +104,7 @@ static void pack_value(msgpack_packer *packer, ms_type_t type, const void *field
         pack_u64_or_nil(packer, *(const uint64_t *)field);
         break;
     case MS_TYPE_STR:
-        pack_text(packer, *(const char *const *)field);
+        ms_pack_text(packer, *(const char *const *)field);
         break;
     case MS_TYPE_BOOL:
         pack_bool(packer, *(const bool *)field);
@@ -119,51 +121,56 @@ static void pack_value(msgpack_packer *packer, ms_type_t type, const void *field
     }
 }
 
-static void pack_row(msgpack_packer *packer, const ms_table_info_t *table, const char *row) {
-    msgpack_pack_array(packer, table->column_count);
+static void pack_row(msgpack_packer *packer, const ms_table_info_t *table, uint64_t columns, const char *row) {
+    msgpack_pack_array(packer, (size_t)__builtin_popcountll(columns));
     for (size_t i = 0; i < table->column_count; i++)
-        pack_value(packer, table->columns[i].type, row + table->columns[i].offset);
+        if (columns >> i & 1) pack_value(packer, table->columns[i].type, row + table->columns[i].offset);
 }
 
-/* The bodies of the three kinds of record. */
-typedef void (*ms_pack_body_t)(msgpack_packer *packer, const void *context);
-
+/* The bodies of records. */
 typedef struct {
     const ms_table_info_t *table;
     const char *rows;
     size_t count;
+    uint64_t columns; /* bit i: column i is written */
+    bool anew;        /* voids what was read of the table before */
 } ms_rows_body_t;
 
 static void pack_rows_body(msgpack_packer *packer, const void *context) {
     const ms_rows_body_t *body = context;
     const ms_table_info_t *table = body->table;
-    msgpack_pack_map(packer, 3);
-    pack_text(packer, "table");
-    pack_text(packer, table->name);
-    pack_text(packer, "columns");
-    msgpack_pack_array(packer, table->column_count);
-    for (size_t i = 0; i < table->column_count; i++) pack_text(packer, table->columns[i].name);
-    pack_text(packer, "rows");
+    msgpack_pack_map(packer, body->anew ? 4 : 3);
+    ms_pack_text(packer, "table");
+    ms_pack_text(packer, table->name);
+    if (body->anew) {
+        ms_pack_text(packer, "anew");
+        msgpack_pack_true(packer);
+    }
+    ms_pack_text(packer, "columns");
+    msgpack_pack_array(packer, (size_t)__builtin_popcountll(body->columns));
+    for (size_t i = 0; i < table->column_count; i++)
+        if (body->columns >> i & 1) ms_pack_text(packer, table->columns[i].name);
+    ms_pack_text(packer, "rows");
     msgpack_pack_array(packer, body->count);
-    for (size_t i = 0; i < body->count; i++) pack_row(packer, table, body->rows + i * table->row_bytes);
+    for (size_t i = 0; i < body->count; i++) pack_row(packer, table, body->columns, body->rows + i * table->row_bytes);
 }
 
 static void pack_first_body(msgpack_packer *packer, const void *context) {
     (void)context;
     msgpack_pack_map(packer, 2);
-    pack_text(packer, "format");
+    ms_pack_text(packer, "format");
     msgpack_pack_uint64(packer, MS_FORMAT_VERSION);
-    pack_text(packer, "producer");
-    pack_text(packer, PRODUCER);
+    ms_pack_text(packer, "producer");
+    ms_pack_text(packer, PRODUCER);
 }
 
 static void pack_end_body(msgpack_packer *packer, const void *context) {
     msgpack_pack_map(packer, 1);
-    pack_text(packer, "records");
+    ms_pack_text(packer, "records");
     msgpack_pack_uint64(packer, *(const uint64_t *)context);
 }
 
-static void put_record(ms_writer_t *writer, const char *kind, ms_pack_body_t pack_body, const void *context) {
+void ms_record_put(ms_writer_t *writer, const char *kind, ms_pack_body_t pack_body, const void *context) {
     ms_measure_t sum = {0, 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &sum, measure);
@@ -171,45 +178,76 @@ static void put_record(ms_writer_t *writer, const char *kind, ms_pack_body_t pac
 
     msgpack_packer_init(&packer, writer, write_out);
     msgpack_pack_array(&packer, 3);
-    pack_text(&packer, kind);
+    ms_pack_text(&packer, kind);
     msgpack_pack_uint32(&packer, sum.crc);
     msgpack_pack_bin(&packer, sum.bytes);
     pack_body(&packer, context);
 }
 
 /* How many of `left` rows make a record: at least one, however large. */
-static size_t rows_of_record(const ms_table_info_t *table, const char *rows, size_t left) {
+static size_t rows_of_record(const ms_rows_body_t *body, size_t left) {
     size_t bytes = 0, n = 0;
     msgpack_packer packer;
     msgpack_packer_init(&packer, &bytes, count);
     while (n < left) {
-        pack_row(&packer, table, rows + n * table->row_bytes);
+        pack_row(&packer, body->table, body->columns, body->rows + n * body->table->row_bytes);
         if (n > 0 && bytes > RECORD_ROWS_BYTES) break;
         n++;
     }
     return n;
 }
 
-/* Returns the number of records written. */
-static uint64_t put_table(ms_writer_t *writer, const ms_table_info_t *table, const char *rows, size_t left) {
+uint64_t ms_export_columns(ms_table_id_t id, const char *names) {
+    const ms_table_info_t *table = &ms_table_info[id];
+    uint64_t columns = 0;
+    for (const char *name = names; *name != '\0'; name += strspn(name, " ")) {
+        size_t length = strcspn(name, " ");
+        for (size_t i = 0; i < table->column_count; i++)
+            if (strlen(table->columns[i].name) == length && strncmp(table->columns[i].name, name, length) == 0)
+                columns |= (uint64_t)1 << i;
+        name += length;
+    }
+    return columns;
+}
+
+uint64_t ms_export_rows(ms_writer_t *writer, ms_table_id_t id, const void *rows, size_t count, uint64_t columns,
+                         bool anew) {
     uint64_t records = 0;
-    for (; left > 0 && writer->error == 0; records++) {
-        ms_rows_body_t body = {table, rows, rows_of_record(table, rows, left)};
-        put_record(writer, "rows", pack_rows_body, &body);
-        rows += body.count * table->row_bytes;
+    ms_rows_body_t body = {.table = &ms_table_info[id], .rows = rows, .columns = columns, .anew = anew};
+    body.columns &= ~(uint64_t)0 >> (64 - body.table->column_count);
+    for (size_t left = count; (left > 0 || body.anew) && writer->error == 0; records++) {
+        body.count = rows_of_record(&body, left);
+        ms_record_put(writer, "rows", pack_rows_body, &body);
+        body.rows += body.count * body.table->row_bytes;
+        body.anew = false;
         left -= body.count;
     }
     return records;
 }
 
-int ms_export_msgpack(const ms_model_t *model, ms_writer_t *writer) {
-    uint64_t records = 1;
-    put_record(writer, "memscope", pack_first_body, NULL);
+uint64_t ms_export_first(ms_writer_t *writer) {
+    ms_record_put(writer, "memscope", pack_first_body, NULL);
+    return 1;
+}
+
+uint64_t ms_export_end(ms_writer_t *writer, uint64_t records) {
+    ms_record_put(writer, "end", pack_end_body, &records);
+    return 1;
+}
+
+int ms_export_rest(const ms_model_t *model, ms_writer_t *writer, uint64_t records, bool anew) {
     for (ms_table_id_t id = 0; id < MS_TABLE_COUNT; id++) {
         size_t rows_count;
         const char *rows = ms_model_rows(model, id, &rows_count);
-        records += put_table(writer, &ms_table_info[id], rows, rows_count);
+        if (ms_table_info[id].shape != MS_SHAPE_SERIES)
+            records += ms_export_rows(writer, id, rows, rows_count, MS_ALL_COLUMNS, anew);
     }
-    put_record(writer, "end", pack_end_body, &records);
+    ms_export_end(writer, records);
     return writer->error;
+}
+
+int ms_export_msgpack(const ms_model_t *model, ms_writer_t *writer) {
+    uint64_t records = ms_export_first(writer);
+    records += ms_series_export(model, writer);
+    return ms_export_rest(model, writer, records, false);
 }

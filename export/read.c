@@ -12,6 +12,7 @@
 
 #include "export/crc32.h"
 #include "export/msgpack.h"
+#include "export/read_series.h"
 #include "export/unpack.h"
 
 #define CHUNK_BYTES ((size_t)64 * 1024)
@@ -98,6 +99,8 @@ typedef struct {
     uint64_t records;         /* read so far, damaged and unknown ones included */
     uint64_t damaged_records; /* left out: wrong checksum, or not what their kind holds */
     uint64_t unknown_records; /* left out: of a kind that format 1 does not know */
+    uint64_t skipped_deltas;  /* behind a lost record: nothing to add them to */
+    ms_series_reader_t *series;
     uint64_t ignored_values;  /* not of their column's type; a row of the wrong length counts once */
     bool ended;               /* the end record was read and agrees with `records` */
     bool out_of_memory;
@@ -130,22 +133,9 @@ static bool body_is_intact(const ms_record_t *record) {
     return ms_unpack_skip(&body) && body.at == body.end;
 }
 
-/* Finds `key` in a map; *value is left at what it maps to. */
-static bool find_key(ms_unpack_t body, const char *key, ms_unpack_t *value) {
-    ms_token_t map, name;
-    if (!ms_unpack_kind(&body, MS_TOKEN_MAP, &map)) return false;
-    for (uint64_t i = 0; i < map.number; i++) {
-        *value = body;
-        if (!ms_unpack_skip(&body)) return false;
-        if (ms_unpack_kind(value, MS_TOKEN_STR, &name) && ms_token_is(&name, key)) return true;
-        if (!ms_unpack_skip(&body)) return false;
-    }
-    return false;
-}
-
 static bool find_token(ms_unpack_t body, const char *key, ms_token_kind_t kind, ms_token_t *token) {
     ms_unpack_t value;
-    return find_key(body, key, &value) && ms_unpack_kind(&value, kind, token);
+    return ms_unpack_find(body, key, &value) && ms_unpack_kind(&value, kind, token);
 }
 
 /* ---- rows */
@@ -264,7 +254,7 @@ static const ms_column_info_t *find_column(const ms_table_info_t *table, const m
 static bool read_columns(ms_unpack_t body, const ms_table_info_t *table, ms_columns_t *columns) {
     ms_unpack_t value;
     ms_token_t array, name;
-    if (!find_key(body, "columns", &value) || !ms_unpack_kind(&value, MS_TOKEN_ARRAY, &array)) return false;
+    if (!ms_unpack_find(body, "columns", &value) || !ms_unpack_kind(&value, MS_TOKEN_ARRAY, &array)) return false;
     if (array.number == 0 || array.number > COLUMNS_MAX) return false;
     columns->count = array.number;
     for (uint64_t i = 0; i < array.number; i++) {
@@ -303,7 +293,9 @@ static bool read_rows(ms_reading_t *reading, ms_unpack_t body) {
     while (id < MS_TABLE_COUNT && !ms_token_is(&name, ms_table_info[id].name)) id++;
     if (id == MS_TABLE_COUNT) return true; /* a table of a newer memscope */
     if (!read_columns(body, &ms_table_info[id], &columns)) return false;
-    if (!find_key(body, "rows", &rows) || !ms_unpack_kind(&rows, MS_TOKEN_ARRAY, &array)) return false;
+    if (find_token(body, "anew", MS_TOKEN_BOOL, &name) && name.number)
+        ms_model_set_rows(&reading->file->model, id, reading->file->memory->rows[id], 0);
+    if (!ms_unpack_find(body, "rows", &rows) || !ms_unpack_kind(&rows, MS_TOKEN_ARRAY, &array)) return false;
     if (array.number * ms_table_info[id].row_bytes / ROW_BYTES_PER_FILE_BYTE > (uint64_t)(body.end - body.at))
         return false;
     for (uint64_t i = 0; i < array.number; i++)
@@ -313,12 +305,27 @@ static bool read_rows(ms_reading_t *reading, ms_unpack_t body) {
 
 /* ---- the stream */
 
+static void *add_series_row(void *reading, ms_table_id_t id) {
+    return add_row(reading, id);
+}
+
+static void read_delta(ms_reading_t *reading, ms_unpack_t body) {
+    ms_delta_result_t result = ms_series_read_delta(reading->series, body, add_series_row, reading);
+    reading->damaged_records += result == MS_DELTA_DAMAGED;
+    reading->skipped_deltas += result == MS_DELTA_SKIPPED;
+}
+
 static void read_record(ms_reading_t *reading, const ms_record_t *record) {
     ms_token_t count;
     if (!body_is_intact(record)) {
         reading->damaged_records++;
+        ms_series_read_gap(reading->series);
     } else if (ms_token_is(&record->kind, "rows")) {
         reading->damaged_records += !read_rows(reading, record->body);
+    } else if (ms_token_is(&record->kind, "delta")) {
+        read_delta(reading, record->body);
+    } else if (ms_token_is(&record->kind, "series")) {
+        reading->damaged_records += !ms_series_read_start(reading->series, record->body);
     } else if (ms_token_is(&record->kind, "end")) {
         bool counted = find_token(record->body, "records", MS_TOKEN_UINT, &count) && count.number == reading->records;
         reading->ended = counted;
@@ -349,6 +356,8 @@ static void warn(const ms_reading_t *reading, size_t offset, size_t left) {
         say(line, bytes, "%zu bytes after the end are ignored; ", left);
     if (reading->damaged_records > 0)
         say(line, bytes, "damaged records left out: %ju; ", (uintmax_t)reading->damaged_records);
+    if (reading->skipped_deltas > 0)
+        say(line, bytes, "records of differences to something lost left out: %ju; ", (uintmax_t)reading->skipped_deltas);
     if (reading->unknown_records > 0)
         say(line, bytes, "records of unknown kinds left out: %ju; ", (uintmax_t)reading->unknown_records);
     if (reading->ignored_values > 0)
@@ -404,10 +413,11 @@ ms_snapshot_file_t *ms_read_bytes(const char *name, const void *bytes, size_t n,
     ms_unpack_t at = {start, start + n};
     if (!read_first(&at, name, error, error_bytes)) return NULL;
 
-    ms_reading_t reading = {.file = file_new(), .records = 1};
-    reading.out_of_memory = reading.file == NULL;
+    ms_reading_t reading = {.file = file_new(), .records = 1, .series = ms_series_reader_new()};
+    reading.out_of_memory = reading.file == NULL || reading.series == NULL;
     ms_record_t record;
     while (!reading.out_of_memory && !reading.ended && next_record(&at, &record)) read_record(&reading, &record);
+    ms_series_reader_free(reading.series);
     if (!reading.out_of_memory) settle(&reading);
     if (reading.out_of_memory) {
         say(error, error_bytes, "%s: not enough memory to read it", name);

@@ -97,3 +97,15 @@ bool ms_token_is(const ms_token_t *token, const char *text) {
     size_t n = strlen(text);
     return token->kind == MS_TOKEN_STR && token->number == n && memcmp(token->bytes, text, n) == 0;
 }
+
+bool ms_unpack_find(ms_unpack_t unpack, const char *key, ms_unpack_t *value) {
+    ms_token_t map, name;
+    if (!ms_unpack_kind(&unpack, MS_TOKEN_MAP, &map)) return false;
+    for (uint64_t i = 0; i < map.number; i++) {
+        *value = unpack;
+        if (!ms_unpack_skip(&unpack)) return false;
+        if (ms_unpack_kind(value, MS_TOKEN_STR, &name) && ms_token_is(&name, key)) return true;
+        if (!ms_unpack_skip(&unpack)) return false;
+    }
+    return false;
+}

@@ -41,6 +41,9 @@ bool ms_unpack_kind(ms_unpack_t *unpack, ms_token_kind_t kind, ms_token_t *token
 /* Passes over one whole object with everything in it. */
 bool ms_unpack_skip(ms_unpack_t *unpack);
 
+/* Finds `key` in the map at `unpack`; *value is left at what it maps to. */
+bool ms_unpack_find(ms_unpack_t unpack, const char *key, ms_unpack_t *value);
+
 bool ms_token_is(const ms_token_t *token, const char *text); /* a STR of exactly these bytes */
 
 #endif

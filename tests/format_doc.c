@@ -11,9 +11,12 @@ static int print_tables(void) {
         [MS_TYPE_U64] = "uint",  [MS_TYPE_N64] = "uint or nil",  [MS_TYPE_STR] = "str or nil",
         [MS_TYPE_BOOL] = "bool", [MS_TYPE_F64] = "float or nil", [MS_TYPE_PCS] = "array of uint",
         [MS_TYPE_LIST] = "array of uint or nil"};
+    static const char *const shapes[] = {[MS_SHAPE_ONE] = "one row",
+                                         [MS_SHAPE_MANY] = "any number of rows",
+                                         [MS_SHAPE_SERIES] = "a series"};
     for (ms_table_id_t id = 0; id < MS_TABLE_COUNT; id++) {
         const ms_table_info_t *table = &ms_table_info[id];
-        printf("\n### `%s`: %s\n\n", table->name, table->shape == MS_SHAPE_ONE ? "one row" : "any number of rows");
+        printf("\n### `%s`: %s\n\n", table->name, shapes[table->shape]);
         printf("| column | type | unit | meaning |\n|---|---|---|---|\n");
         for (size_t i = 0; i < table->column_count; i++) {
             const ms_column_info_t *column = &table->columns[i];

@@ -169,9 +169,11 @@ class Input(Case):
         """Every column at its largest, at null, missing: numbers are numbers, and nothing crashes."""
         with open(os.path.join(SOURCE, "tracking", "model.def"), encoding="utf-8") as file:
             text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
-        usage = re.findall(r"MS_COLUMN\(T, (\w+), (\w+),", text)
+        text = text.replace("\\\n", " ")
         columns = re.findall(r"MS_COLUMN\((\w+), (\w+), (\w+),", text)
-        columns += [(t, *column) for t in re.findall(r"MS_USAGE_COLUMNS\((\w+),", text) if t != "T" for column in usage]
+        for macro, body in re.findall(r"#define (MS_\w+_COLUMNS)\(T,[^)]*\) (.*)", text):
+            shared = re.findall(r"MS_COLUMN\(T, (\w+), (\w+),", body)
+            columns += [(t, *column) for t in re.findall(rf"^{macro}\((\w+),", text, flags=re.M) for column in shared]
         tables = dict(re.findall(r"MS_TABLE\((\w+), (\w+)\)", text))
         self.assertGreater(len(tables), 10)
         for number in (2**64 - 1, 2**64 - 2, 2**63, 0):
@@ -179,7 +181,7 @@ class Input(Case):
             for table, shape in tables.items():
                 row = {name: [number, number - 1, 5] if kind in ("PCS", "LIST") else 1 if kind == "BOOL" else number
                        for t, kind, name in columns if t == table and kind != "STR"}
-                rows += [(table, row), *([(table, row), (table, {})] if shape == "MANY" else [])]
+                rows += [(table, row), *([(table, row), (table, {})] if shape != "ONE" else [])]
             path = self.snapshot(rows)
             for command in (["show"], ["show", "-s", "peak", "-n", "1"], ["report"], ["report", "-f", "json"]):
                 self.memscope(*command, path)

@@ -21,6 +21,8 @@ const ms_knob_info_t ms_knob_info[MS_KNOB_ID_COUNT] = {
     {#name, MS_KNOB_IS_RATIO, TEXT(initial), NULL, 0, 1, OFFSET(name), meaning},
 #define MS_KNOB_BOOL(name, initial, meaning) \
     {#name, MS_KNOB_IS_BOOL, (initial) ? "on" : "off", "on|off", 0, 1, OFFSET(name), meaning},
+#define MS_KNOB_DURATION(name, initial, min, max, meaning) \
+    {#name, MS_KNOB_IS_DURATION, (initial) ? TEXT(initial) : "off", NULL, min, max, OFFSET(name), meaning},
 #define MS_KNOB_TEXT(name, initial, meaning) {#name, MS_KNOB_IS_TEXT, initial, NULL, 0, 0, OFFSET(name), meaning},
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -28,6 +30,7 @@ const ms_knob_info_t ms_knob_info[MS_KNOB_ID_COUNT] = {
 #undef MS_KNOB_COUNT
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
+#undef MS_KNOB_DURATION
 #undef MS_KNOB_TEXT
 };
 
@@ -83,6 +86,24 @@ static bool parse_ratio(const char *text, uint64_t *value) {
     return *text == '\0' && *value <= RATIO_ONE;
 }
 
+static const struct {
+    const char *name;
+    uint64_t ns;
+} time_units[] = {{"ms", 1000000}, {"s", 1000000000}, {"min", 60000000000}};
+#define TIME_UNITS (sizeof time_units / sizeof time_units[0])
+
+/* "100ms", "2s", "1min" in nanoseconds; "off" is 0. A number alone could be anything. */
+static bool parse_duration(const ms_knob_info_t *knob, const char *text, uint64_t *value) {
+    *value = 0;
+    if (strcmp(text, "off") == 0) return true;
+    if (!parse_digits(&text, value)) return false;
+    size_t unit = 0;
+    while (unit < TIME_UNITS && strcmp(text, time_units[unit].name) != 0) unit++;
+    if (unit == TIME_UNITS || *value > knob->max / time_units[unit].ns) return false;
+    *value *= time_units[unit].ns;
+    return *value >= knob->min;
+}
+
 static bool parse_bool(const char *text, uint64_t *value) {
     static const char words[] = "off|false|0|on|true|1";
     int index = choice_index(words, text, strlen(text));
@@ -104,6 +125,7 @@ static bool set_value(ms_knob_values_t *values, const ms_knob_info_t *knob, cons
     case MS_KNOB_IS_COUNT: good = parse_number(knob, text, &value); break;
     case MS_KNOB_IS_RATIO: good = parse_ratio(text, &value); break;
     case MS_KNOB_IS_BOOL: good = parse_bool(text, &value); break;
+    case MS_KNOB_IS_DURATION: good = parse_duration(knob, text, &value); break;
     case MS_KNOB_IS_TEXT:
         if (strlen(text) >= MS_KNOB_TEXT_MAX) return false;
         strcpy(slot(values, knob), text);
@@ -135,6 +157,14 @@ static char *put_number(char *at, char *end, uint64_t value) {
     return put(at, end, digits + n);
 }
 
+/* In the largest unit that gives a whole number. */
+static char *put_duration(char *at, char *end, uint64_t value) {
+    size_t unit = TIME_UNITS - 1;
+    if (value == 0) return put(at, end, "off");
+    while (unit > 0 && value % time_units[unit].ns != 0) unit--;
+    return put(put_number(at, end, value / time_units[unit].ns), end, time_units[unit].name);
+}
+
 /* "expected ..." for a value that was refused. */
 static void expected(const ms_knob_info_t *knob, char *text, size_t bytes) {
     char *at = text, *end = text + bytes;
@@ -144,6 +174,10 @@ static void expected(const ms_knob_info_t *knob, char *text, size_t bytes) {
     case MS_KNOB_IS_BOOL: put(at, end, knob->choices); break;
     case MS_KNOB_IS_RATIO: put(at, end, "a number from 0 to 1"); break;
     case MS_KNOB_IS_TEXT: put(at, end, "a shorter text"); break;
+    case MS_KNOB_IS_DURATION:
+        at = put_duration(put(at, end, "off or a time from "), end, knob->min);
+        put(put_duration(put(at, end, " to "), end, knob->max), end, " with its unit, ms, s or min");
+        break;
     case MS_KNOB_IS_BYTES:
     case MS_KNOB_IS_COUNT:
         at = put_number(put(at, end, "a number from "), end, knob->min);
@@ -241,6 +275,10 @@ const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *
     }
     if (knob->type == MS_KNOB_IS_BOOL) return value ? "on" : "off";
     char *end = buffer + 32;
+    if (knob->type == MS_KNOB_IS_DURATION) {
+        put_duration(buffer, end, value);
+        return buffer;
+    }
     if (knob->type != MS_KNOB_IS_RATIO) {
         put_number(buffer, end, value);
         return buffer;

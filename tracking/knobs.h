@@ -8,15 +8,24 @@
 
 #define MS_KNOB_TEXT_MAX 1024
 
-typedef enum { MS_KNOB_IS_CHOICE, MS_KNOB_IS_BYTES, MS_KNOB_IS_COUNT, MS_KNOB_IS_RATIO, MS_KNOB_IS_BOOL, MS_KNOB_IS_TEXT } ms_knob_type_t;
+typedef enum {
+    MS_KNOB_IS_CHOICE,
+    MS_KNOB_IS_BYTES,
+    MS_KNOB_IS_COUNT,
+    MS_KNOB_IS_RATIO,
+    MS_KNOB_IS_BOOL,
+    MS_KNOB_IS_DURATION,
+    MS_KNOB_IS_TEXT
+} ms_knob_type_t;
 
-/* Values by name: choices as the index of the word, ratios in billionths, texts NUL-terminated. */
+/* Values by name: choices as the index of the word, ratios in billionths, durations in ns, texts NUL-terminated. */
 typedef struct ms_knob_values {
 #define MS_KNOB_CHOICE(name, initial, choices, meaning) uint64_t name;
 #define MS_KNOB_BYTES(name, initial, min, max, meaning) uint64_t name;
 #define MS_KNOB_COUNT(name, initial, min, max, meaning) uint64_t name;
 #define MS_KNOB_RATIO(name, initial, meaning) uint64_t name;
 #define MS_KNOB_BOOL(name, initial, meaning) uint64_t name;
+#define MS_KNOB_DURATION(name, initial, min, max, meaning) uint64_t name;
 #define MS_KNOB_TEXT(name, initial, meaning) char name[MS_KNOB_TEXT_MAX];
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -24,6 +33,7 @@ typedef struct ms_knob_values {
 #undef MS_KNOB_COUNT
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
+#undef MS_KNOB_DURATION
 #undef MS_KNOB_TEXT
 } ms_knob_values_t;
 
@@ -34,6 +44,7 @@ typedef enum {
 #define MS_KNOB_COUNT(name, initial, min, max, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_RATIO(name, initial, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_BOOL(name, initial, meaning) MS_KNOB_ID(name)
+#define MS_KNOB_DURATION(name, initial, min, max, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_TEXT(name, initial, meaning) MS_KNOB_ID(name)
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -41,6 +52,7 @@ typedef enum {
 #undef MS_KNOB_COUNT
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
+#undef MS_KNOB_DURATION
 #undef MS_KNOB_TEXT
 #undef MS_KNOB_ID
     MS_KNOB_ID_COUNT

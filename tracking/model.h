@@ -23,7 +23,7 @@ typedef struct ms_list {
 } ms_list_t;
 
 typedef enum { MS_TYPE_U64, MS_TYPE_N64, MS_TYPE_STR, MS_TYPE_BOOL, MS_TYPE_F64, MS_TYPE_PCS, MS_TYPE_LIST } ms_type_t;
-typedef enum { MS_SHAPE_ONE, MS_SHAPE_MANY } ms_shape_t;
+typedef enum { MS_SHAPE_ONE, MS_SHAPE_MANY, MS_SHAPE_SERIES } ms_shape_t;
 
 #define MS_CTYPE_U64 uint64_t
 #define MS_CTYPE_N64 uint64_t

@@ -74,7 +74,7 @@ export function parseModel(text) {
 }
 
 function addCall(tables, call, values) {
-    if (call === "MS_TABLE") tables.push({ name: values[0], many: values[1] === "MANY", columns: [] });
+    if (call === "MS_TABLE") tables.push({ name: values[0], many: values[1] !== "ONE", columns: [] });
     if (call !== "MS_COLUMN") return;
     const [table, type, name, unit, meaning] = values;
     const current = tables.at(-1);

@@ -475,6 +475,10 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
             end: start + 0x800_0000n,
             bias: start,
         })),
+        samples: [],
+        site_samples: [],
+        task_samples: [],
+        thread_samples: [],
         symbols: shape.symbols ? symbolRows(next, pcs) : [],
     };
     if (shape.hostile) makeHostile(tables);
