@@ -356,12 +356,6 @@ void ms_arena_rearm(ms_arena_t *arena) {
     countdown_set(arena);
 }
 
-static void raise_peak(int64_t live) {
-    int64_t seen = atomic_load_explicit(&ms_process.peak_bytes, memory_order_relaxed);
-    while (live > seen && !atomic_compare_exchange_weak_explicit(&ms_process.peak_bytes, &seen, live,
-                                                                 memory_order_relaxed, memory_order_relaxed)) continue;
-}
-
 static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (ms_process.sites == MS_SITES_EVERY) return; /* each event has done so */
     uint64_t freed = flow->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
@@ -377,7 +371,9 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     int64_t delta = (int64_t)(gained - lost);
     if (delta == 0) return; /* as in a loop that allocates and frees: no need for the line all threads write */
     int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
-    if (delta > 0) raise_peak(live);
+    if (delta <= 0) return;
+    ms_raise_peak(&ms_process.peak_bytes, live);
+    ms_raise_peak(&ms_process.window_peak_bytes, live);
 }
 
 /* Four times a second, by whoever comes by: memory that has been free for a second goes back. */

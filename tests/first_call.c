@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "memscope/memscope.h"
@@ -262,6 +263,39 @@ static void first_memscope_snapshot(void) {
 static void first_memscope_snapshot_free(void) {
     memscope_snapshot_free(NULL);
 }
+static int see(void *context, const memscope_difference_t *difference) {
+    return context != NULL || difference == NULL;
+}
+static void first_memscope_checkpoint(void) {
+    memscope_checkpoint_t *checkpoint = memscope_checkpoint();
+    expect(checkpoint != NULL, "memscope_checkpoint");
+    expect(memscope_checkpoint_diff(checkpoint, NULL, see, NULL) == 0, "memscope_checkpoint_diff");
+    memscope_checkpoint_free(checkpoint);
+}
+static void first_memscope_checkpoint_free(void) {
+    memscope_checkpoint_free(NULL);
+}
+static void first_memscope_checkpoint_peak(void) {
+    uint64_t error;
+    expect(memscope_checkpoint_peak(NULL, &error) < (uint64_t)1 << 40, "memscope_checkpoint_peak");
+}
+static void first_memscope_checkpoint_diff(void) {
+    expect(memscope_checkpoint_diff(NULL, NULL, see, NULL) == 0, "memscope_checkpoint_diff");
+}
+static void first_memscope_check(void) {
+    char message[100];
+    expect(memscope_check(MEMSCOPE_LIMIT_LIVE, NULL, UINT64_MAX, "all", message, sizeof message) == 0, "memscope_check");
+}
+static void first_memscope_check_failed(void) {
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        close(STDERR_FILENO);
+        memscope_check_failed("file", 1, "message");
+    }
+    expect(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
+           "memscope_check_failed");
+}
 static void first_memscope_export_msgpack(void) {
     expect(memscope_export_msgpack("/dev/null") == 0, "export");
 }
@@ -301,6 +335,12 @@ static const call_t calls[] = {
     OWN(memscope_scope_end),
     OWN(memscope_snapshot),
     OWN(memscope_snapshot_free),
+    OWN(memscope_checkpoint),
+    OWN(memscope_checkpoint_free),
+    OWN(memscope_checkpoint_peak),
+    OWN(memscope_checkpoint_diff),
+    OWN(memscope_check),
+    OWN(memscope_check_failed),
     OWN(memscope_export_msgpack),
     OWN(memscope_export_json),
     OWN(memscope_export_html),

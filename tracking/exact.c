@@ -36,10 +36,11 @@ static inline int64_t process_add(int64_t change) {
         if (ms_likely(__libc_single_threaded)) {
             atomic_store_explicit(&ms_process.live_bytes, wanted.live, memory_order_relaxed);
             atomic_store_explicit(&ms_process.peak_bytes, wanted.peak, memory_order_relaxed);
-            return seen.peak;
+            break;
         }
         /* the two loads above may be of different moments: the exchange then fails and tells */
     } while (!pair_exchange(&ms_process.live_bytes, &seen, wanted));
+    ms_raise_peak(&ms_process.window_peak_bytes, wanted.live);
     return seen.peak;
 }
 

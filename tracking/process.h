@@ -29,6 +29,7 @@ typedef struct ms_process {
     /* any thread, on slow paths */
     _Alignas(16) _Atomic(int64_t) live_bytes; /* settled; threads may hold changes back, see peak_error */
     _Atomic(int64_t) peak_bytes;              /* mode exact changes both in one step (tracking/exact.c) */
+    _Atomic(int64_t) window_peak_bytes;       /* since the newest checkpoint (tracking/checkpoint.h) */
     _Atomic(uint64_t) failed_allocations;
     _Atomic(uint64_t) origin_mismatches;
     _Atomic(uint64_t) header_failures;
@@ -37,6 +38,14 @@ typedef struct ms_process {
 } ms_process_t;
 extern ms_process_t ms_process;
 extern ms_knob_source_t ms_process_knob_sources[MS_KNOB_ID_COUNT];
+
+/* Makes *peak at least `live`. */
+static inline void ms_raise_peak(_Atomic(int64_t) *peak, int64_t live) {
+    int64_t seen = atomic_load_explicit(peak, memory_order_relaxed);
+    while (live > seen &&
+           !atomic_compare_exchange_weak_explicit(peak, &seen, live, memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
 
 /* Reads the configuration, draws the secrets, chooses the backing. Called once by the first thread that allocates,
  * before anything else; allocates nothing. */

@@ -224,8 +224,7 @@ static bool fill_tasks(ms_snapshot_t *snapshot) {
 
 /* ---- sites */
 
-/* Square root rounded down: standard errors need no libm. */
-static uint64_t square_root(unsigned __int128 value) {
+uint64_t ms_square_root(unsigned __int128 value) {
     unsigned __int128 root = 0;
     for (unsigned __int128 bit = (unsigned __int128)1 << 63; bit; bit >>= 1)
         if ((root | bit) * (root | bit) <= value) root |= bit;
@@ -235,7 +234,7 @@ static uint64_t square_root(unsigned __int128 value) {
 /* The sum of count_variance() in tracking/sites.c. */
 static uint64_t live_error(const ms_cell_t *sum) {
     __int128 variance = (__int128)(int64_t)sum->handed_off_blocks * ((__int128)1 << 32) + (int64_t)sum->handed_off_bytes;
-    return variance < 0 ? 0 : square_root((unsigned __int128)variance);
+    return variance < 0 ? 0 : ms_square_root((unsigned __int128)variance);
 }
 
 static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estimated) {
@@ -514,17 +513,22 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
 
 /* ---- all of it */
 
-static bool fill(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
-    if (!ROWS(snapshot, null_reasons, NULL_REASONS)) return false;
-    if (!fill_threads(snapshot) || !fill_totals(snapshot) || !fill_cross_frees(snapshot) || !fill_tasks(snapshot) ||
-        !fill_sites(snapshot) || !fill_variables(snapshot) || !fill_classes(snapshot) || !fill_memory(snapshot) ||
-        !fill_knobs(snapshot) || !fill_quality(snapshot))
-        return false;
-    return ms_snapshot_leaks(snapshot, roots) && ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
+typedef bool fill_fn(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots);
+
+static bool fill_counts(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
+    (void)reason, (void)roots;
+    return ROWS(snapshot, null_reasons, NULL_REASONS) && fill_threads(snapshot) && fill_totals(snapshot) &&
+           fill_tasks(snapshot) && fill_sites(snapshot);
 }
 
-/* The snapshot lies in its own region. */
-static __attribute__((noinline)) ms_snapshot_t *take(const char *reason, uintptr_t stack) {
+static bool fill(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
+    return fill_counts(snapshot, reason, roots) && fill_cross_frees(snapshot) && fill_variables(snapshot) &&
+           fill_classes(snapshot) && fill_memory(snapshot) && fill_knobs(snapshot) && fill_quality(snapshot) &&
+           ms_snapshot_leaks(snapshot, roots) && ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
+}
+
+/* The snapshot lies in its own region. stack 0: no search for what can be reached. */
+static __attribute__((noinline)) ms_snapshot_t *take_once(fill_fn *fill_tables, const char *reason, uintptr_t stack) {
     ms_arena_t *arena = ms_arena_enter();
     ms_arena_settle(arena);
     ms_arena_flush_task(arena);
@@ -534,11 +538,11 @@ static __attribute__((noinline)) ms_snapshot_t *take(const char *reason, uintptr
     if (!snapshot) return NULL;
     snapshot->region = region;
     ms_roots_t roots;
-    bool scan = ms_process.knobs.leaks == MS_LEAKS_SCAN, filled = !scan || ms_roots_take(&roots, stack);
+    bool scan = stack && ms_process.knobs.leaks == MS_LEAKS_SCAN, filled = !scan || ms_roots_take(&roots, stack);
     ms_lock(MS_LOCK_EXPORT);
     ms_lock(MS_LOCK_TASKS);
     ms_lock(MS_LOCK_THREADS);
-    filled = filled && fill(snapshot, reason, scan ? &roots : NULL);
+    filled = filled && fill_tables(snapshot, reason, scan ? &roots : NULL);
     ms_unlock(MS_LOCK_THREADS);
     ms_unlock(MS_LOCK_TASKS);
     ms_unlock(MS_LOCK_EXPORT);
@@ -549,14 +553,21 @@ static __attribute__((noinline)) ms_snapshot_t *take(const char *reason, uintptr
     return NULL;
 }
 
+static ms_snapshot_t *take(fill_fn *fill_tables, const char *reason, uintptr_t stack) {
+    ms_snapshot_t *snapshot = take_once(fill_tables, reason, stack);
+    if (snapshot || !ms_trim()) return snapshot;
+    return take_once(fill_tables, reason, stack); /* where address space ends, what is kept for the program goes first */
+}
+
 ms_snapshot_t *ms_snapshot_take(const char *reason) {
     uintptr_t stack;
     MS_ROOTS_HERE(stack);
-    ms_snapshot_t *snapshot = take(reason, stack);
-    if (!snapshot && ms_trim()) snapshot = take(reason, stack); /* where address space ends, what is kept for the program goes first */
+    ms_snapshot_t *snapshot = take(fill, reason, stack);
     __asm__ volatile("" : : : "memory"); /* no jump into take(): our frame has to last */
     return snapshot;
 }
+
+ms_snapshot_t *ms_snapshot_counts(void) { return take(fill_counts, "call", 0); }
 
 void ms_snapshot_free(ms_snapshot_t *snapshot) {
     ms_region_t region = snapshot->region;

@@ -38,7 +38,12 @@ typedef struct memscope_snapshot {
 
 /* `reason` is "exit" or "call". NULL with errno ENOMEM. */
 ms_snapshot_t *ms_snapshot_take(const char *reason);
+/* Only threads, totals, tasks and sites. */
+ms_snapshot_t *ms_snapshot_counts(void);
 void ms_snapshot_free(ms_snapshot_t *snapshot);
+
+/* Rounded down: standard errors need no libm. */
+uint64_t ms_square_root(unsigned __int128 value);
 
 /* What the program was called as: base name of its first argument. */
 const char *ms_program_name(void);

@@ -147,13 +147,6 @@ void ms_arena_flush_task(ms_arena_t *arena) {
     ms_arena_sequence_end(arena);
 }
 
-static void raise_peak(_Atomic(int64_t) *peak, int64_t live) {
-    int64_t seen = atomic_load_explicit(peak, memory_order_relaxed);
-    while (live > seen &&
-           !atomic_compare_exchange_weak_explicit(peak, &seen, live, memory_order_relaxed, memory_order_relaxed))
-        continue;
-}
-
 /* 1/64 of a task's peak, between 1 and 64 KiB. */
 static int64_t part_of_peak(const ms_task_t *task) {
     int64_t part = task ? atomic_load_explicit(&task->peak_bytes, memory_order_relaxed) / 64 : 0;
@@ -190,7 +183,7 @@ void ms_task_settle_last(ms_arena_t *arena) {
     ms_task_t *task = ms_task_of_index(ms_word0_task(arena->word0));
     if (!task || delta == 0) return;
     int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
-    if (delta > 0) raise_peak(&task->peak_bytes, live);
+    if (delta > 0) ms_raise_peak(&task->peak_bytes, live);
     task->quantum = part_of_peak(task);
 }
 

@@ -207,6 +207,67 @@ uint64_t memscope_snapshot_total_memory_usage(const memscope_snapshot_t *snapsho
 size_t memscope_snapshot_active_task_count(const memscope_snapshot_t *snapshot);
 size_t memscope_snapshot_thread_count(const memscope_snapshot_t *snapshot);
 
+/* ---- checkpoints -------------------------------------------------------------------------------------------- */
+
+/* The numbers of the process, of every task, thread and site now, to be compared later; held until
+ * memscope_checkpoint_free(). NULL with errno ENOMEM. Any number may be held; each costs 56 bytes a row. */
+typedef struct memscope_checkpoint memscope_checkpoint_t;
+memscope_checkpoint_t *memscope_checkpoint(void);
+void memscope_checkpoint_free(memscope_checkpoint_t *checkpoint);
+
+/* Most bytes that were live at once since the checkpoint (NULL: since the process started). *error_bytes, unless that is
+ * NULL: the truth differs by at most this, 0 in mode exact. */
+uint64_t memscope_checkpoint_peak(const memscope_checkpoint_t *checkpoint, uint64_t *error_bytes);
+
+typedef enum memscope_part {
+    MEMSCOPE_PART_PROCESS, /* id 0 */
+    MEMSCOPE_PART_TASK,    /* memscope_task_t */
+    MEMSCOPE_PART_THREAD,  /* number of the thread, as in exports */
+    MEMSCOPE_PART_SITE,    /* id of the site, as in exports; 0: blocks without one */
+} memscope_part_t;
+
+/* What changed of a part from one checkpoint to the other. */
+typedef struct memscope_difference {
+    memscope_part_t part;
+    uint64_t id;
+    const char *name;                 /* of the task, thread or variable; NULL for other sites */
+    const char *type, *function, *file; /* of a variable; type is NULL where C cannot tell */
+    uint32_t line;
+    const uint64_t *stack; /* of another site: return addresses, innermost first */
+    size_t depth;          /* how many */
+    int64_t allocated_bytes, allocated_blocks, live_bytes, live_blocks; /* later minus earlier */
+    uint64_t live_bytes_now;   /* at the later one */
+    int estimated;             /* 1: scaled from samples (sites in modes sampled and hybrid); 0: counted */
+    uint64_t live_error_bytes; /* standard error of live_bytes, at most; 0 when counted */
+} memscope_difference_t;
+
+/* Called for one difference after the other; its texts are valid during the call. Anything but 0 ends the visit. */
+typedef int (*memscope_visit_t)(void *context, const memscope_difference_t *difference);
+
+/* Visits what changed between two checkpoints: first the process, always; then tasks, threads and sites of which anything
+ * changed, those whose live bytes grew most first. after NULL: until now. before NULL: all there is. A task or thread
+ * folded into `other` meanwhile shows as gone, and its numbers there. Returns 0, what the visit ended with, or ENOMEM. No
+ * lock is held during a visit, which may allocate. */
+int memscope_checkpoint_diff(const memscope_checkpoint_t *before, const memscope_checkpoint_t *after,
+                             memscope_visit_t visit, void *context);
+
+/* What the macros of memscope/check.h ask. */
+typedef enum memscope_limit {
+    MEMSCOPE_LIMIT_LEAKS,            /* live blocks, since the checkpoint */
+    MEMSCOPE_LIMIT_GROWTH,           /* live bytes, since the checkpoint */
+    MEMSCOPE_LIMIT_LIVE,             /* live bytes of the process */
+    MEMSCOPE_LIMIT_PEAK,             /* memscope_checkpoint_peak() above what was live at the checkpoint */
+    MEMSCOPE_LIMIT_ALLOCATED_BLOCKS, /* blocks allocated since the checkpoint */
+} memscope_limit_t;
+
+/* 0 if the number is at most `most`; ERANGE if it is more, ENOMEM if there is no memory to look. Then the buffer of `room`
+ * bytes holds a line that begins with `what` and names the sites that have most of it. */
+int memscope_check(memscope_limit_t limit, const memscope_checkpoint_t *since, uint64_t most, const char *what,
+                   char *message, size_t room);
+
+/* Writes "memscope: FILE:LINE: MESSAGE" to stderr and aborts. */
+void memscope_check_failed(const char *file, int line, const char *message) __attribute__((noreturn));
+
 /* Writes a snapshot to exactly this path (truncated first). Returns 0 or the errno value of what failed. */
 int memscope_export_msgpack(const char *path);
 int memscope_export_json(const char *path);
