@@ -199,9 +199,10 @@ static bool fits(const char *text, const char *pattern) {
     const char *gap = strstr(pattern, "...");
     if (!gap) return strcmp(text, pattern) == 0;
     if (strncmp(text, pattern, (size_t)(gap - pattern)) != 0) return false;
-    for (text += gap - pattern; *text; text++)
+    for (text += gap - pattern;; text++) {
         if (fits(text, gap + 3)) return true;
-    return gap[3] == '\0';
+        if (!*text) return false;
+    }
 }
 
 static int judge(const subject_t *subject, TestResult *result, const char *conf) {
