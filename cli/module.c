@@ -25,7 +25,8 @@
 #include "cli/files.h"
 
 #define BESIDE_MODULE ":.debug:" /* as libdw has it: the directory of the module, and .debug there */
-#define SYMBOLS_TRIED 8          /* an address is looked for in so many symbols that begin before it: they may nest */
+#define NOT_INLINED SIZE_MAX
+#define SYMBOLS_TRIED 8 /* an address is looked for in so many symbols that begin before it: they may nest */
 
 /* [low, high) belongs to `what`: a unit's number, or a function's. */
 typedef struct ms_range {
@@ -38,12 +39,26 @@ typedef struct ms_ranges {
     size_t count, capacity;
 } ms_ranges_t;
 
+/* A function inlined into another one, or into one that is. */
+typedef struct ms_inlined {
+    Dwarf_Die die;
+    size_t parent; /* in the same array, NOT_INLINED: the function itself */
+} ms_inlined_t;
+
+typedef struct ms_function {
+    Dwarf_Die die;
+    bool indexed;
+    ms_ranges_t ranges; /* of what is inlined, parents first: as they stand in DWARF, not sorted */
+    ms_inlined_t *inlined;
+    size_t inlined_count, inlined_capacity;
+} ms_function_t;
+
 typedef struct ms_unit {
     Dwarf_Die die;    /* of the file that is looked at: it has the line table */
     Dwarf_Die scopes; /* where the functions are: the same, or the split unit (.dwo) */
     bool indexed;
     ms_ranges_t ranges;
-    Dwarf_Die *functions;
+    ms_function_t *functions;
     size_t function_count, function_capacity;
 } ms_unit_t;
 
@@ -241,8 +256,13 @@ ms_module_t *ms_module_open(const char *path, const char *build_id, const ms_mod
 void ms_module_close(ms_module_t *module) {
     if (module == NULL) return;
     for (size_t i = 0; i < module->unit_count; i++) {
-        free(module->units[i].ranges.range);
-        free(module->units[i].functions);
+        ms_unit_t *unit = &module->units[i];
+        for (size_t k = 0; k < unit->function_count; k++) {
+            free(unit->functions[k].ranges.range);
+            free(unit->functions[k].inlined);
+        }
+        free(unit->ranges.range);
+        free(unit->functions);
     }
     free(module->units);
     free(module->unit_ranges.range);
@@ -284,7 +304,7 @@ static void add_function(ms_unit_t *unit, Dwarf_Die *die) {
         unit->function_capacity = unit->function_capacity == 0 ? 32 : 2 * unit->function_capacity;
         unit->functions = ms_reallocate(unit->functions, unit->function_capacity * sizeof *unit->functions);
     }
-    unit->functions[unit->function_count++] = *die;
+    unit->functions[unit->function_count++] = (ms_function_t){.die = *die};
 }
 
 static bool holds_functions(int tag) {
@@ -319,23 +339,42 @@ static ms_unit_t *find_unit(ms_module_t *module, uint64_t address) {
 
 /* ---- one address ---- */
 
-/* The inlined function directly inside `scope` that covers `address`; blocks are looked through. */
-static bool find_inlined(Dwarf_Die *scope, uint64_t address, Dwarf_Die *inlined, int depth) {
+static size_t add_inlined(ms_function_t *function, Dwarf_Die *die, size_t parent) {
+    if (function->inlined_count == function->inlined_capacity) {
+        function->inlined_capacity = function->inlined_capacity == 0 ? 8 : 2 * function->inlined_capacity;
+        function->inlined = ms_reallocate(function->inlined, function->inlined_capacity * sizeof *function->inlined);
+    }
+    function->inlined[function->inlined_count] = (ms_inlined_t){*die, parent};
+    add_ranges(&function->ranges, die, function->inlined_count);
+    return function->inlined_count++;
+}
+
+/* Once a function, for a function may have thousands of calls, each with an entry of its own to pass over. */
+static void index_inlined(ms_function_t *function, Dwarf_Die *scope, size_t parent, int depth) {
     Dwarf_Die die;
-    if (depth > 64 || dwarf_child(scope, &die) != 0) return false;
+    if (depth > 64 || dwarf_child(scope, &die) != 0) return;
     do {
         int tag = dwarf_tag(&die);
-        if (tag == DW_TAG_inlined_subroutine && dwarf_haspc(&die, address) == 1) {
-            *inlined = die;
-            return true;
-        }
-        bool block = tag == DW_TAG_lexical_block || tag == DW_TAG_try_block || tag == DW_TAG_catch_block;
-        if (!block) continue;
-        bool anywhere = !dwarf_hasattr(&die, DW_AT_low_pc) && !dwarf_hasattr(&die, DW_AT_ranges);
-        if ((anywhere || dwarf_haspc(&die, address) == 1) && find_inlined(&die, address, inlined, depth + 1))
-            return true;
+        if (tag == DW_TAG_inlined_subroutine)
+            index_inlined(function, &die, add_inlined(function, &die, parent), depth + 1);
+        else if (tag == DW_TAG_lexical_block || tag == DW_TAG_try_block || tag == DW_TAG_catch_block)
+            index_inlined(function, &die, parent, depth + 1);
     } while (dwarf_siblingof(&die, &die) == 0);
-    return false;
+}
+
+/* The function and what is inlined at `address`, outermost first. */
+static size_t find_chain(ms_function_t *function, uint64_t address, Dwarf_Die chain[MS_INLINE_DEPTH]) {
+    size_t depth = 1, at = NOT_INLINED;
+    if (!function->indexed) index_inlined(function, &function->die, NOT_INLINED, 0);
+    function->indexed = true;
+    chain[0] = function->die;
+    for (size_t i = 0; i < function->ranges.count && depth < MS_INLINE_DEPTH; i++) {
+        const ms_range_t *range = &function->ranges.range[i];
+        if (address < range->low || address >= range->high || function->inlined[range->what].parent != at) continue;
+        at = range->what;
+        chain[depth++] = function->inlined[at].die;
+    }
+    return depth;
 }
 
 static bool is_plain_c(ms_unit_t *unit) {
@@ -389,14 +428,12 @@ static const char *lookup_symbol(ms_module_t *module, uint64_t address);
 /* What DWARF knows; returns 0 when it has no function there, but the line may be set in frames[0]. */
 static size_t lookup_dwarf(ms_module_t *module, uint64_t address, ms_frame_t frames[]) {
     Dwarf_Die chain[MS_INLINE_DEPTH];
-    size_t depth = 1;
     ms_unit_t *unit = find_unit(module, address);
     if (unit == NULL) return 0;
     set_line(unit, address, &frames[0]);
     const ms_range_t *range = find_range(&unit->ranges, address);
     if (range == NULL) return 0;
-    chain[0] = unit->functions[range->what];
-    while (depth < MS_INLINE_DEPTH && find_inlined(&chain[depth - 1], address, &chain[depth], 0)) depth++;
+    size_t depth = find_chain(&unit->functions[range->what], address, chain);
     for (size_t i = 0; i < depth; i++) {
         Dwarf_Die *die = &chain[depth - 1 - i];
         frames[i].function = function_name(unit, die);

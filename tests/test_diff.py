@@ -186,6 +186,31 @@ class Programs(Diff):
                     self.assertTrue(data["a"]["warning"])
 
 
+class ManySites(Diff):
+    GROUPS = CALLS = 100
+
+    def test_ten_thousand_sites(self):
+        """Every call of malloc in the program is a site with its own line, in JSON, page, text and comparison."""
+        groups = ["".join([f"void group_{i}(int more) {{\n", "    kept = malloc(40);\n" * self.CALLS, "    if (more) kept = malloc(9);\n}\n"])
+                  for i in range(self.GROUPS)]
+        program = self.compile("#include <stdlib.h>\nstatic void *volatile kept;\n" + "".join(groups) + "int main(int count, char **a) {\n"
+                               + "".join(f"group_{i}(count > {i + 1});\n" for i in range(self.GROUPS)) + "return a == 0; }\n", flags=["-O0"])
+        a, b = self.run_program(program), self.run_program(program, 1, 2, 3)
+        data = json.loads(self.memscope("report", "-f", "json", "-o", "-", a).stdout)
+        names = {row["pc"]: (row["function"], row["line"]) for row in data["symbols"]}
+        found = {names[site["stack"][0]] for site in data["sites"] if site["stack"] and names[site["stack"][0]][0].startswith("group_")}
+        lines = range(self.CALLS + 3)
+        self.assertEqual(found, {(f"group_{i}", 3 + i * len(lines) + k) for i in range(self.GROUPS) for k in range(1, self.CALLS + 1)})
+        self.memscope("report", "-o", "page.html", a)
+        self.assertLess(os.path.getsize(self.path("page.html")), 4 << 20)
+        self.assertIn(b"and 9,9", self.memscope("show", a).stdout)
+        diff = self.load(a, b, "--by", "line")
+        changed = [(row["name"].split()[0], row["live_blocks"]["change"]) for row in diff["sites"]["rows"] if row["live_blocks"]["change"]]
+        self.assertEqual(sorted(changed), [(f"group_{i}", 1) for i in range(3)])
+        self.assertGreater(len(diff["sites"]["rows"]), 10_000)
+        self.add_up(diff)
+
+
 class Rows(Diff):
     def site(self, number, live, **more):
         return ("sites", {"id": number, "kind": "caller", "stack": [0x1000 * number], **usage(live), **more})
