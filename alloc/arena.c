@@ -19,10 +19,9 @@
 
 #define INNER_OVERHEAD (sizeof(ms_extension_t) + sizeof(ms_header_t))
 
-/* What an empty arena's lists point to. Its word0 is no task's, so that no free takes the short way. */
+/* It expects no identity that there is, so that no free takes the short way. */
 ms_arena_t ms_arena_empty = {
-    .word0 = UINT64_MAX,
-    .free = {[0 ... MS_SMALL_CLASSES - 1] = &ms_list_end_header[1]},
+    .lists = {[0 ... MS_CLASS_COUNT - 1] = {.first = &ms_list_end_header[1]}},
 };
 
 uintptr_t ms_heap_low, ms_heap_span;
@@ -37,13 +36,49 @@ void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS *
     __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
 }
 
+/* Blocks taken from the lists, and the room left in them, over all classes in use. */
+static void sum_lists(const ms_arena_t *arena, uint64_t *allocated, int64_t *room) {
+    *allocated = 0;
+    *room = 0;
+    for (uint32_t half = 0; half < 2; half++)
+        for (uint64_t classes = ms_read(&arena->classes[half]); classes; classes &= classes - 1) {
+            const ms_free_list_t *list = &arena->lists[half * 64 + (uint32_t)__builtin_ctzll(classes)];
+            *allocated += ms_read(&list->allocated);
+            *room += __atomic_load_n(&list->room, __ATOMIC_RELAXED);
+        }
+}
+
 ms_flow_t ms_arena_flow(const ms_arena_t *arena) {
-    return (ms_flow_t){
-        .allocated_bytes = ms_arena_allocated_bytes(arena),
-        .allocated_blocks = ms_read(&arena->allocated_blocks),
-        .freed_bytes = ms_read(&arena->freed_bytes),
-        .freed_blocks = ms_read(&arena->freed_blocks),
-    };
+    ms_flow_t flow = {0};
+    for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
+        int64_t room;
+        sum_lists(arena, &flow.allocated_blocks, &room);
+        flow.allocated_blocks -= ms_read(&arena->allocated_base);
+        flow.freed_blocks = (uint64_t)(__atomic_load_n(&arena->freed_base, __ATOMIC_RELAXED) - room);
+        flow.allocated_bytes = ms_arena_allocated_bytes(arena);
+        flow.freed_bytes = ms_read(&arena->freed_bytes);
+        if (ms_arena_read_done(arena, at)) break;
+    }
+    return flow;
+}
+
+void ms_arena_flow_reset(ms_arena_t *arena) {
+    sum_lists(arena, &arena->allocated_base, &arena->freed_base);
+    arena->allocated_bytes = arena->freed_bytes = 0;
+    arena->countdown = arena->countdown_set = 0;
+    arena->empty_moved = false;
+}
+
+uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
+    const ms_free_list_t *list = &arena->lists[class];
+    if (class == MS_CLASS_LARGE) return ms_read(&list->freed_before);
+    uint64_t frees = 0;
+    for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
+        frees = ms_read(&list->freed_before) + (uint64_t)(__atomic_load_n(&arena->room_set[class], __ATOMIC_RELAXED) -
+                                                          __atomic_load_n(&list->room, __ATOMIC_RELAXED));
+        if (ms_arena_read_done(arena, at)) break;
+    }
+    return frees;
 }
 
 /* ---- lists and slabs */
@@ -55,15 +90,30 @@ static int64_t list_limit(uint32_t class) {
 }
 
 static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
-    return arena->listed[class] + (int64_t)(ms_arena_frees(arena, class) - arena->allocated[class]);
+    return arena->listed[class] + (int64_t)(ms_arena_frees(arena, class) - arena->lists[class].allocated);
 }
 
-/* Sets the frees until the list may be longer than its limit; keeps the count of frees. */
+/* Sets the frees until the list may be longer than its limit; keeps the counts of frees. */
 static void room_reset(ms_arena_t *arena, uint32_t class) {
+    ms_free_list_t *list = &arena->lists[class];
     int64_t room = list_limit(class) - list_length(arena, class);
     if (room < 0) room = 0;
-    ms_count(&arena->freed_before[class], (uint64_t)(arena->room_set[class] - arena->room[class]));
-    arena->room_set[class] = arena->room[class] = room;
+    ms_arena_sequence_begin(arena);
+    ms_count(&list->freed_before, (uint64_t)(arena->room_set[class] - list->room));
+    if (arena->classes[class / 64] >> class % 64 & 1) arena->freed_base += room - list->room;
+    arena->room_set[class] = list->room = room;
+    ms_arena_sequence_end(arena);
+}
+
+/* The class counts from now on in sums over the classes in use. */
+static void class_use(ms_arena_t *arena, uint32_t class) {
+    ms_free_list_t *list = &arena->lists[class];
+    if (ms_likely(arena->classes[class / 64] >> class % 64 & 1)) return;
+    ms_arena_sequence_begin(arena);
+    arena->classes[class / 64] |= (uint64_t)1 << class % 64;
+    arena->freed_base += list->room;
+    arena->allocated_base += list->allocated;
+    ms_arena_sequence_end(arena);
 }
 
 static void slab_list(ms_arena_t *arena, ms_slab_t *slab) {
@@ -90,9 +140,7 @@ static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
 }
 
 static void slab_push(ms_arena_t *arena, ms_slab_t *slab, void *payload) {
-    ms_header_t *header = ms_header_of(payload);
-    header->word0 = (uintptr_t)slab->free;
-    header->word1 = header->word0 ^ ms_secret.free_key;
+    ms_header_set_free(ms_header_of(payload), slab->free);
     slab->free = payload;
     slab->free_blocks++;
     if (!slab->listed) slab_list(arena, slab);
@@ -100,10 +148,11 @@ static void slab_push(ms_arena_t *arena, ms_slab_t *slab, void *payload) {
 
 /* The first block of the list, which is not empty. */
 static void *list_pop(ms_arena_t *arena, uint32_t class) {
-    void *payload = arena->free[class];
+    ms_free_list_t *list = &arena->lists[class];
+    void *payload = list->first;
     const ms_header_t *header = ms_header_of(payload);
     if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
-    arena->free[class] = (void *)header->word0;
+    list->first = (void *)header->word0;
     return payload;
 }
 
@@ -111,7 +160,7 @@ static void *list_pop(ms_arena_t *arena, uint32_t class) {
  * pool unless it is the class's last with room. */
 static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     void *kept = ms_list_end;
-    void **tail = &arena->free[class];
+    void **tail = &arena->lists[class].first;
     for (int64_t i = 0; i < keep && *tail != ms_list_end; i++) {
         kept = *tail;
         if (ms_unlikely(!ms_header_is_free(ms_header_of(kept)))) ms_fault_free_list(kept, class);
@@ -119,7 +168,7 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     }
     void *payload = *tail;
     *tail = ms_list_end;
-    if (kept != ms_list_end) ms_header_of(kept)->word1 = (uintptr_t)ms_list_end ^ ms_secret.free_key;
+    if (kept != ms_list_end) ms_header_set_free(ms_header_of(kept), ms_list_end);
     while (payload != ms_list_end) {
         const ms_header_t *header = ms_header_of(payload);
         if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
@@ -143,15 +192,14 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     do {
         ms_header_t *header = (ms_header_t *)at;
         bool last = ++count == slab->capacity - slab->carved || (uintptr_t)at + 2 * stride > page_end;
-        header->word0 = (uintptr_t)(last ? ms_list_end : at + stride + sizeof(ms_header_t));
-        header->word1 = header->word0 ^ ms_secret.free_key;
+        ms_header_set_free(header, last ? ms_list_end : at + stride + sizeof(ms_header_t));
         if (ms_unlikely(ms_process.paranoid)) ms_paranoia_cut(header + 1, stride - sizeof *header);
         at += stride;
         if (last) break;
     } while (true);
     slab->carved += count;
     arena->listed[class] += count;
-    arena->free[class] = first + sizeof(ms_header_t);
+    arena->lists[class].first = first + sizeof(ms_header_t);
 }
 
 /* The backing named by the configuration is made ready when the heap outgrows what it starts with, which comes from the
@@ -183,7 +231,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
     if (atomic_load_explicit(&arena->inbox, memory_order_relaxed)) {
         ms_arena_drain(arena);
-        if (arena->free[class] != ms_list_end) return true;
+        if (arena->lists[class].first != ms_list_end) return true;
     }
     ms_slab_t *slab = arena->slabs[class];
     if (!slab) {
@@ -194,7 +242,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
         slab_list(arena, slab);
     }
     if (slab->free_blocks) {
-        arena->free[class] = slab->free;
+        arena->lists[class].first = slab->free;
         arena->listed[class] += slab->free_blocks;
         slab->free = ms_list_end;
         slab->free_blocks = 0;
@@ -208,28 +256,37 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
 
 /* A block off the list, counted as allocated by class; NULL with errno ENOMEM. */
 static void *take_block(ms_arena_t *arena, uint32_t class) {
-    if (arena->free[class] == ms_list_end && !refill(arena, class)) return NULL;
-    arena->allocated[class]++;
+    ms_free_list_t *list = &arena->lists[class];
+    if (list->first == ms_list_end && !refill(arena, class)) return NULL;
+    class_use(arena, class);
+    list->allocated++;
     void *payload = list_pop(arena, class);
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_taken(payload, ms_class_payload(class));
     return payload;
 }
 
-void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class) {
+void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     int saved = errno;
-    ms_list_push(arena, payload, class);
+    uint32_t class = (uint32_t)(offset / sizeof(ms_free_list_t));
+    ms_list_push(&arena->lists[class], payload);
     if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_limit(class) / 2);
     room_reset(arena, class);
     ms_arena_settle(arena);
     errno = saved;
 }
 
-/* A block of this arena comes back by another way than the short one. */
+/* A block of this arena comes back by another way than the short one: who freed it is counted elsewhere. */
 static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
-    if (--arena->room[class] < 0)
-        ms_release_full(arena, payload, class);
+    ms_free_list_t *list = &arena->lists[class];
+    class_use(arena, class);
+    ms_arena_sequence_begin(arena);
+    arena->freed_base--;
+    list->room--;
+    ms_arena_sequence_end(arena);
+    if (list->room < 0)
+        ms_release_full(payload, arena, class * sizeof *list);
     else
-        ms_list_push(arena, payload, class);
+        ms_list_push(list, payload);
 }
 
 size_t ms_arena_drain(ms_arena_t *arena) {
@@ -239,16 +296,16 @@ size_t ms_arena_drain(ms_arena_t *arena) {
     size_t count = 0;
     uint64_t touched[2] = {0};
     while (payload) {
-        const ms_header_t *header = ms_header_of(payload);
-        uint64_t facts = ms_open(header);
-        void *next = (void *)header->word0;
+        ms_facts_t facts = ms_open(ms_header_of(payload));
+        void *next = ms_facts_next(facts);
         if (next) __builtin_prefetch(ms_header_of(next));
-        uint32_t class = ms_class_of(ms_facts_size(facts));
-        if (ms_unlikely(!(ms_facts_flags(facts) & MS_FLAG_REMOTE) || class >= MS_SMALL_CLASSES))
+        size_t size = ms_facts_size(facts);
+        if (ms_unlikely(!ms_facts_are_remote(facts)))
             ms_fault_free_list(payload, ms_slab_of(payload)->class);
-        if (ms_facts_code(facts) == arena->code) arena->drained_bytes += ms_facts_size(facts) - ms_facts_age(facts);
+        uint32_t class = ms_class_of(size);
+        if (ms_facts_code(facts) == arena->code) arena->drained_bytes += size - ms_facts_unrequested(facts);
         arena->listed[class]++;
-        ms_list_push(arena, payload, class);
+        ms_list_push(&arena->lists[class], payload);
         touched[class / 64] |= (uint64_t)1 << class % 64;
         payload = next;
         count++;
@@ -267,7 +324,7 @@ void ms_arena_flush_all(ms_arena_t *arena) {
     ms_arena_post(arena);
     ms_large_unkeep(&arena->kept);
     for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
-        if (arena->free[class] != ms_list_end) list_flush(arena, class, 0);
+        if (arena->lists[class].first != ms_list_end) list_flush(arena, class, 0);
         room_reset(arena, class);
         for (ms_slab_t *slab = arena->slabs[class], *next; slab; slab = next) {
             next = slab->next;
@@ -286,11 +343,11 @@ void ms_arena_post(ms_arena_t *arena) {
     ms_arena_t *owner = arena->outbox_owner;
     if (!owner) return;
     ms_header_t *last = ms_header_of(arena->outbox_last);
-    uint64_t facts = ms_open(last);
+    ms_facts_t facts = ms_open(last);
     void *first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
     do {
-        last->word0 = (uintptr_t)first;
-        last->word1 = ms_seal(facts, last->word0, last + 1);
+        facts.word0 = ms_word0_remote(first, ms_facts_size(facts));
+        ms_close(last, facts);
         /* release: pairs with the acquire in ms_arena_drain() */
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, arena->outbox_first, memory_order_release,
                                                     memory_order_relaxed));
@@ -302,10 +359,11 @@ void ms_arena_post(ms_arena_t *arena) {
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
 }
 
-uint64_t ms_block_facts_freed(const ms_block_facts_t *block) {
-    uint32_t flags = ms_facts_flags(block->facts) ^ (MS_FLAG_LIVE | MS_FLAG_REMOTE);
+ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next) {
+    uint32_t flags = (ms_facts_flags(block->facts) & ~(uint32_t)MS_FLAG_STATE) | MS_FLAG_REMOTE;
     size_t size = ms_facts_size(block->facts);
-    return ms_facts(ms_facts_code(block->facts), flags, (uint32_t)(size - block->size), size);
+    return (ms_facts_t){.word0 = ms_word0_remote(next, size),
+                        .identity = ms_identity((uint32_t)(size - block->size), ms_facts_code(block->facts), flags)};
 }
 
 static void send_home(ms_arena_t *arena, ms_arena_t *owner, const ms_block_facts_t *block) {
@@ -318,9 +376,7 @@ static void send_home(ms_arena_t *arena, ms_arena_t *owner, const ms_block_facts
     }
     uint32_t class = ms_class_of(ms_facts_size(block->facts));
     ms_count(&arena->remote_freed[class], 1);
-    ms_header_t *header = ms_header_of(payload);
-    header->word0 = (uintptr_t)arena->outbox_first;
-    header->word1 = ms_seal(ms_block_facts_freed(block), header->word0, payload);
+    ms_close(ms_header_of(payload), ms_block_facts_freed(block, arena->outbox_first));
     arena->outbox_first = payload;
     arena->outbox_bytes += ms_class_stride(class);
     if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= OUTBOX_BYTES) ms_arena_post(arena);
@@ -333,7 +389,7 @@ static void send_home(ms_arena_t *arena, ms_arena_t *owner, const ms_block_facts
 static int64_t quantum(ms_arena_t *arena) {
     int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
     arena->untasked_quantum = arena->always_slow ? -1 : part < 32768 ? 32768 : part > 131072 ? 131072 : part;
-    bool tasked = ms_word0_task(arena->word0) != MS_TASK_NONE && !arena->always_slow;
+    bool tasked = ms_arena_task(arena) != MS_TASK_NONE && !arena->always_slow;
     return tasked ? ms_task_quantum(arena) : arena->untasked_quantum;
 }
 
@@ -388,7 +444,7 @@ static void decay(uint64_t now) {
 }
 
 void ms_arena_settle(ms_arena_t *arena) {
-    ms_flow_t flow = ms_arena_flow(arena);
+    ms_flow_t flow = ms_arena_bytes(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
     uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
@@ -444,11 +500,12 @@ static uint32_t every_site(ms_arena_t *arena, const request_t *request) {
     return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller, request->sp, request->fp) : 0;
 }
 
+/* `size` as the header has it: 0 for large blocks. */
 static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
-    ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = arena->birth[origin] | (uint64_t)flags << MS_FACTS_FLAGS_SHIFT | size;
-    header->word0 = arena->word0 | site;
-    header->word1 = ms_seal(facts, header->word0, payload);
+    flags |= MS_FLAG_LIVE | origin;
+    if (site || size == 0) flags |= MS_FLAG_SPECIAL;
+    ms_close(ms_header_of(payload), (ms_facts_t){.word0 = arena->birth | ms_word0(site, 0, size),
+                                                 .identity = ms_identity(ms_arena_task(arena), arena->code, flags)});
 }
 
 static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double weight) {
@@ -475,13 +532,17 @@ static void *allocate_large(ms_arena_t *arena, const request_t *request) {
         block->sample_weight = ms_sampling_weight(request->size);
         block->sample_site = sample_site(arena, request, block->sample_weight);
     }
-    arena->allocated[MS_CLASS_LARGE]++;
+    class_use(arena, MS_CLASS_LARGE);
+    arena->lists[MS_CLASS_LARGE].allocated++;
     write_header(arena, block->payload, 0, MS_FLAG_LARGE, site, request->origin);
     count_birth(arena, site, block->payload, request->size);
     return block->payload;
 }
 
-static uint64_t inner_facts(uint32_t code) { return ms_facts(code, MS_FLAG_INNER | MS_FLAG_LIVE, 0, 0); }
+/* In front of the inner payload: the distance back to the block's own. */
+static ms_facts_t inner_facts(uint32_t code, size_t distance) {
+    return (ms_facts_t){.word0 = distance, .identity = ms_identity(0, code, MS_FLAG_INNER | MS_FLAG_LIVE)};
+}
 
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
 static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
@@ -500,9 +561,7 @@ static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
     uint32_t site = every_site(arena, request);
     uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
     write_header(arena, base, whole, MS_FLAG_EXTENDED | medium, site, request->origin);
-    ms_header_t *header = ms_header_of(inner);
-    header->word0 = extension->inner;
-    header->word1 = ms_seal(inner_facts(arena->code), header->word0, inner);
+    ms_close(ms_header_of(inner), inner_facts(arena->code, extension->inner));
     count_birth(arena, site, base, request->size);
     return inner;
 }
@@ -551,7 +610,7 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
         arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
         return refuse();
     }
-    arena->allocated_blocks++;
+    arena->empty_moved |= request->size == 0;
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
     return payload;
 }
@@ -602,8 +661,9 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
     caller = CALLER_OR(caller);
     if (ms_unlikely(size > MS_SMALL_MAX)) return ms_allocate_slow(size, origin, caller);
     bool due;
-    const uint64_t flags = (uint64_t)MS_FLAG_MEDIUM << MS_FACTS_FLAGS_SHIFT;
-    void *payload = ms_take_plain(ms_arena_current, size, ms_class_of(size), origin, flags, &due);
+    ms_arena_t *arena = ms_arena_current;
+    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    void *payload = ms_take_plain(arena, size, offset, origin, ms_secret.medium, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
 }
@@ -622,27 +682,36 @@ void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, voi
 
 /* ---- finding */
 
+/* Threads, tasks and families that there are. */
+static bool facts_are_of_us(ms_facts_t facts) {
+    return ms_facts_code(facts) < ms_thread_code_count() && ms_facts_task(facts) < ms_task_index_count() &&
+           (ms_facts_flags(facts) & MS_FLAG_ORIGIN) < MS_ORIGIN_COUNT;
+}
+
 static bool find_in_slab(const void *payload, ms_slab_t *slab, ms_block_facts_t *found) {
     if (!atomic_load_explicit(&slab->arena, memory_order_relaxed)) return false;
     if ((uintptr_t)payload & 15) return false;
     ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header);
+    ms_facts_t facts = ms_open(header);
+    if (!ms_facts_can_be(facts)) return false;
     char *base = (char *)(uintptr_t)payload;
     if (ms_facts_flags(facts) & MS_FLAG_INNER) {
-        if (header->word0 > (uintptr_t)(base - slab->start) - sizeof *header || header->word0 & 15) return false;
-        base -= header->word0;
+        size_t distance = facts.word0;
+        uint64_t inner = facts.identity;
+        if (distance > (uintptr_t)(base - slab->start) - sizeof *header || distance & 15) return false;
+        base -= distance;
         header = ms_header_of(base);
-        uint64_t inner = facts;
         facts = ms_open(header);
-        if (!(ms_facts_flags(facts) & MS_FLAG_EXTENDED) || inner != inner_facts(ms_facts_code(facts))) return false;
+        if (!ms_facts_can_be(facts) || !(ms_facts_flags(facts) & MS_FLAG_EXTENDED) ||
+            inner != inner_facts(ms_facts_code(facts), distance).identity)
+            return false;
     } else if (ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
         return false; /* the outer payload of an extended block was never given out */
     }
     uint32_t flags = ms_facts_flags(facts);
     size_t size = ms_facts_size(facts);
-    if ((flags & (MS_FLAG_LIVE | MS_FLAG_REMOTE | MS_FLAG_LARGE)) != MS_FLAG_LIVE || size > MS_SMALL_MAX ||
-        ms_class_of(size) != slab->class || ms_facts_code(facts) >= ms_thread_code_count() ||
-        (flags & MS_FLAG_ORIGIN) >= MS_ORIGIN_COUNT)
+    if ((flags & (MS_FLAG_LIVE | MS_FLAG_LARGE)) != MS_FLAG_LIVE || size > MS_SMALL_MAX ||
+        ms_class_of(size) != slab->class || !facts_are_of_us(facts))
         return false;
     if (flags & MS_FLAG_EXTENDED) size = ((const ms_extension_t *)base)->size;
     *found = (ms_block_facts_t){.base = base, .header = header, .facts = facts, .size = size, .slab = slab};
@@ -652,10 +721,10 @@ static bool find_in_slab(const void *payload, ms_slab_t *slab, ms_block_facts_t 
 /* Whether the header agrees that this live large block is one. */
 static bool large_facts(ms_large_t *block, const void *payload, ms_block_facts_t *found) {
     ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header);
-    uint32_t flags = ms_facts_flags(facts);
-    if ((flags & (MS_FLAG_LIVE | MS_FLAG_LARGE)) != (MS_FLAG_LIVE | MS_FLAG_LARGE) || ms_facts_size(facts) ||
-        ms_facts_code(facts) >= ms_thread_code_count() || (flags & MS_FLAG_ORIGIN) >= MS_ORIGIN_COUNT)
+    ms_facts_t facts = ms_open(header);
+    const uint32_t may_be = MS_FLAG_ORIGIN | MS_FLAG_SPECIAL;
+    if (!ms_facts_can_be(facts) || (ms_facts_flags(facts) & ~may_be) != (MS_FLAG_LIVE | MS_FLAG_LARGE) ||
+        ms_facts_size(facts) || !facts_are_of_us(facts))
         return false;
     *found = (ms_block_facts_t){
         .base = header + 1, .header = header, .facts = facts, .size = block->size, .large = block};
@@ -679,8 +748,8 @@ typedef struct walk {
 
 static void visit_payload(const walk_t *walk, const void *payload, ms_slab_t *slab) {
     ms_block_facts_t block;
-    uint64_t facts = ms_open(ms_header_of(payload));
-    bool live = (ms_facts_flags(facts) & (MS_FLAG_LIVE | MS_FLAG_REMOTE)) == MS_FLAG_LIVE;
+    ms_facts_t facts = ms_open(ms_header_of(payload));
+    bool live = ms_facts_can_be(facts) && ms_facts_flags(facts) & MS_FLAG_LIVE;
     if (live && ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
         uint32_t inner = ((const ms_extension_t *)payload)->inner; /* checked like any pointer */
         if (inner >= ms_class_payload(slab->class)) return;
@@ -694,7 +763,7 @@ static void visit_large(void *context, const ms_large_t *large) {
     ms_header_t *header = ms_header_of(large->payload);
     ms_block_facts_t block = {.base = large->payload, .header = header, .facts = ms_open(header), .size = large->size};
     const uint32_t live = MS_FLAG_LIVE | MS_FLAG_LARGE; /* a new one has no header yet */
-    if ((ms_facts_flags(block.facts) & live) == live) walk->visit(walk->context, &block);
+    if (ms_facts_can_be(block.facts) && (ms_facts_flags(block.facts) & live) == live) walk->visit(walk->context, &block);
 }
 
 void ms_block_walk(ms_block_visit_t *visit, void *context) {
@@ -718,16 +787,17 @@ bool ms_block_has_inner(const void *base, const void *payload) {
            (const char *)base + ((const ms_extension_t *)base)->inner == payload;
 }
 
-/* Whether the header says: a plain live block of this very thread. */
-static bool is_own_plain(const ms_arena_t *arena, const void *payload, uint64_t *facts) {
-    if ((uintptr_t)payload - ms_heap_low >= ms_heap_span || (uintptr_t)payload & 15) return false;
+/* Whether it is a plain live block of this very thread, whatever its task. */
+static bool is_own_plain(const ms_arena_t *arena, const void *payload, ms_facts_t *facts) {
+    if (!ms_heap_may_hold(payload)) return false;
     *facts = ms_open(ms_header_of(payload));
     const uint32_t may_be = MS_FLAG_ORIGIN | MS_FLAG_MEDIUM;
-    return ms_facts_code(*facts) == arena->code && (ms_facts_flags(*facts) & ~may_be) == MS_FLAG_LIVE;
+    return (uint32_t)(facts->identity & ~ms_identity_flag(may_be)) == (uint32_t)ms_identity(0, arena->code, MS_FLAG_LIVE) &&
+           ms_facts_task(*facts) < ms_task_index_count();
 }
 
 size_t ms_block_size(const void *payload) {
-    uint64_t facts;
+    ms_facts_t facts;
     if (ms_likely(is_own_plain(ms_arena_current, payload, &facts))) return ms_facts_size(facts);
     ms_block_facts_t block;
     if (!ms_block_find(payload, &block)) ms_fault_pointer("malloc_usable_size", payload);
@@ -737,12 +807,13 @@ size_t ms_block_size(const void *payload) {
 /* ---- freeing */
 
 static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
-    uint32_t task = ms_word0_task(block->header->word0), site = ms_word0_site(block->header->word0);
+    uint32_t task = ms_facts_task(block->facts), site = ms_facts_site(block->facts);
     bool own = ms_facts_code(block->facts) == arena->code;
-    bool current = task == ms_word0_task(arena->word0);
+    bool current = task == ms_arena_task(arena);
     if (own && current) {
         arena->freed_bytes += block->size;
-        arena->freed_blocks++;
+        ms_count((uint64_t *)&arena->freed_base, 1);
+        arena->empty_moved |= block->size == 0;
     } else {
         if (own) {
             ms_count(&arena->other_freed_bytes, block->size);
@@ -768,9 +839,7 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
 /* The header in front of an inner payload must not outlive the block. */
 static void erase_inner(const ms_block_facts_t *block) {
     const ms_extension_t *extension = block->base;
-    ms_header_t *inner = ms_header_of((char *)block->base + extension->inner);
-    inner->word0 = 0;
-    inner->word1 = ms_secret.free_key;
+    ms_header_set_free(ms_header_of((char *)block->base + extension->inner), NULL);
 }
 
 void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
@@ -785,13 +854,13 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
 /* The block was claimed. */
 static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     count_free(arena, block);
-    ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
-    block->header->word1 = block->header->word0 ^ ms_secret.free_key;
+    ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
+    ms_header_set_free(block->header, NULL);
     ms_large_release(&arena->kept, block->large);
 }
 
 static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
-    if (ms_word0_site(block->header->word0) >= MS_SITE_VARIABLES) ms_owned_freed(payload);
+    if (ms_facts_site(block->facts) >= MS_SITE_VARIABLES) ms_owned_freed(payload);
     if (block->large) {
         if (!ms_large_claim(block->large)) ms_fault_pointer("free", payload); /* another thread was faster */
         release_large(arena, block);
@@ -821,21 +890,18 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
 /* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
 static inline bool release_medium(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    if ((uintptr_t)payload - ms_heap_low >= ms_heap_span || (uintptr_t)payload & 15) return false;
+    if (!ms_heap_may_hold(payload)) return false;
     const ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header);
-    if (header->word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != (arena->expect[origin] | MS_FLAG_MEDIUM) ||
-        arena->expect[origin] == 0)
-        return false;
-    size_t size = ms_facts_size(facts);
-    ms_give_plain(arena, payload, size, ms_class_of(size));
+    if (!ms_header_is(header, arena->expect[origin] + ms_secret.medium)) return false;
+    size_t size = header->word0 & 0xffff;
+    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
     return true;
 }
 
 /* A large block, of whatever thread and task. False: not such a block, or something to complain about. */
 static inline bool release_large_fast(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t) || arena->expect[origin] == 0) return false;
+    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t) || (uint32_t)arena->expect[origin] == 0) return false;
     ms_large_t *large = ms_large_find_fast(payload);
     ms_block_facts_t block;
     if (!large || !large_facts(large, payload, &block) || (ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin ||
@@ -860,7 +926,7 @@ MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t siz
 
 /* A variable's name follows its block; otherwise the site is that of the resize. */
 static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void *caller) {
-    uint32_t site = ms_word0_site(old->header->word0);
+    uint32_t site = ms_facts_site(old->facts);
     if (site >= MS_SITE_VARIABLES) return site;
     return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller, 0, 0) : 0;
 }
@@ -871,12 +937,14 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     uint32_t class = old->large ? MS_CLASS_LARGE : old->slab->class;
     uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
     ms_exact_not_temporary(arena);
+    ms_free_list_t *list = &arena->lists[class];
+    class_use(arena, class);
     count_free(arena, old);
-    ms_count(&arena->freed_before[class], 1);
+    ms_count(&list->freed_before, 1);
     arena->countdown -= (int64_t)size;
     bool sampled = arena->countdown < 0 && due(arena);
-    arena->allocated[class]++;
-    arena->allocated_blocks++;
+    list->allocated++;
+    arena->empty_moved |= size == 0;
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     count_birth(arena, site, payload, size);
@@ -891,7 +959,7 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
     moved.header = &header;
     moved.large = &before;
     bool sampled = resize_counted(arena, &moved, large->payload, size, caller);
-    if (ms_word0_site(header.word0) >= MS_SITE_VARIABLES) ms_owned_moved(before.payload, large->payload);
+    if (ms_facts_site(old->facts) >= MS_SITE_VARIABLES) ms_owned_moved(before.payload, large->payload);
     large->sample_site = 0;
     if (sampled) {
         request_t request = {.size = size, .caller = caller};
@@ -932,25 +1000,24 @@ static inline void *resize_plain(void *payload, size_t size, ms_origin_t origin,
     ms_arena_t *arena = ms_arena_current;
     if (size > MS_FAST_MAX || (uintptr_t)payload - ms_heap_low >= ms_heap_span) return NULL;
     ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header), word0 = header->word0;
-    if (word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != arena->expect[origin]) return NULL;
-    size_t old_size = ms_facts_size(facts);
-    uint32_t class = ms_class_of_fast(old_size);
-    if (ms_class_of_fast(size) != class) {
+    if (!ms_header_is(header, arena->expect[origin])) return NULL;
+    size_t old_size = header->word0 & 0xffff, offset = ms_list_offset(old_size);
+    ms_free_list_t *list = ms_list_at(arena, offset);
+    if (ms_list_offset(size) != offset) {
         void *fresh = ms_allocate(size, origin, caller);
         if (ms_unlikely(!fresh)) return NULL;
         memcpy(fresh, payload, size < old_size ? size : old_size);
-        ms_give_plain(arena, payload, old_size, class);
+        ms_give_plain(arena, payload, old_size, offset);
         return fresh;
     }
     if (arena->countdown < (int64_t)size) return NULL;
     arena->countdown -= (int64_t)size;
-    arena->allocated[class]++;
-    arena->allocated_blocks++;
-    arena->freed_before[class]++;
+    list->allocated++;
+    list->freed_before++;
+    arena->freed_base++;
     arena->freed_bytes += old_size;
-    arena->freed_blocks++;
-    header->word1 = ms_seal(arena->birth[origin] + size, word0, payload);
+    header->word0 = arena->birth + size;
+    header->word1 = ms_seal(header->word0, arena->expect[origin], payload);
     return payload;
 }
 
@@ -969,7 +1036,7 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller
     if (stays) return stays;
     void *fresh = ms_allocate(size, origin, caller);
     if (!fresh) return NULL;
-    uint32_t site = ms_word0_site(old.header->word0);
+    uint32_t site = ms_facts_site(old.facts);
     memcpy(fresh, payload, size < old.size ? size : old.size);
     if (ms_unlikely(site >= MS_SITE_VARIABLES)) ms_owned_moved(payload, fresh);
     ms_release(payload, (ms_origin_t)(ms_facts_flags(old.facts) & MS_FLAG_ORIGIN));

@@ -13,8 +13,9 @@
  *
  * Everything in an arena is written by the thread that runs it, except `inbox`. Other threads read the counters with
  * relaxed loads. Every class has one list of free blocks per arena, which hides the slabs: neither malloc nor free
- * touches slab data. The countdown to the next due event is at the same time the counter of allocated bytes, and the
- * room left in a list is at the same time the counter of frees. */
+ * touches slab data. The countdown to the next due event is at the same time the counter of allocated bytes, the room
+ * left in a list is at the same time the counter of frees, and blocks are counted by class only: a sum over the classes
+ * in use tells how many there are (ms_arena_flow). */
 #ifndef MS_ALLOC_ARENA_H
 #define MS_ALLOC_ARENA_H
 
@@ -48,33 +49,42 @@ typedef struct ms_flow {
     uint64_t allocated_bytes, allocated_blocks, freed_bytes, freed_blocks;
 } ms_flow_t;
 
+/* The free blocks of one size class, and its counters. length = listed + frees - allocated */
+typedef struct ms_free_list {
+    void *first;           /* ends at ms_list_end; always so for class 0 */
+    int64_t room;          /* frees until the list's length is looked at */
+    uint64_t allocated;    /* blocks ever taken */
+    uint64_t freed_before; /* frees up to when room was last set; large: frees. frees = freed_before + room_set - room */
+} ms_free_list_t;
+_Static_assert(sizeof(ms_free_list_t) == 32, "ms_list_offset() multiplies by it");
+
 typedef struct ms_arena {
     /* read by the fast paths */
-    uint64_t word0;                     /* of a new block: current task, no site */
-    uint64_t birth[MS_ORIGIN_COUNT];    /* facts of a new block of size 0 */
-    uint64_t expect[MS_ORIGIN_COUNT];   /* code and flags of a block that free may take the short way; 0: none */
+    uint64_t birth;                     /* word0 of a new block of size 0 */
+    uint64_t expect[MS_ORIGIN_COUNT];   /* token of a new plain block, which free may take the short way. Its low half is 0
+                                           where none may, which is no block's */
     /* written by the fast paths */
     int64_t countdown;                  /* bytes until something is due; below 0 it is */
-    uint64_t allocated_blocks;          /* by the thread now running the arena */
-    uint64_t freed_bytes, freed_blocks; /* of its own blocks, while their task was current */
-    void *free[MS_SMALL_CLASSES];       /* lists of free blocks, ending at ms_list_end */
-    uint64_t allocated[MS_CLASS_COUNT]; /* blocks ever taken, by class */
-    int64_t room[MS_SMALL_CLASSES];     /* frees until the list's length is looked at */
+    uint64_t freed_bytes;               /* of its own blocks, while their task was current */
+    ms_free_list_t lists[MS_CLASS_COUNT];    /* by class; large blocks: counters only */
 
-    /* slow paths: lists. length(class) = listed + frees(class) - allocated[class] */
-    uint64_t freed_before[MS_CLASS_COUNT];  /* frees up to when room was last set; large: frees */
-    int64_t room_set[MS_SMALL_CLASSES];     /* room then; frees(class) = freed_before + room_set - room */
+    /* slow paths: lists and counts of blocks */
+    uint64_t classes[2];                    /* bit per class ever used */
+    uint64_t allocated_base;                /* blocks the tenant allocated = sum of allocated - allocated_base */
+    int64_t freed_base;                     /* own blocks it freed while their task was current = freed_base - sum of room */
+    bool empty_moved;                       /* blocks of size 0, which move no bytes, came or went since the last flush */
+    int64_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class */
     uint32_t slab_count;                    /* slabs owned */
 
     /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */
-    uint64_t allocated_bytes;
+    uint64_t allocated_bytes;               /* by the thread now running the arena */
     int64_t countdown_set;
     uint64_t other_freed_bytes, other_freed_blocks; /* own blocks freed while their task was not current */
     uint64_t drained_bytes;                         /* own blocks other threads freed, back home */
-    uint64_t sequence;                              /* odd while marks and cells move together */
+    uint64_t sequence;                              /* odd while counters that belong together move */
     ms_flow_t mark;                                 /* flow already in the cell of the current task */
     ms_flow_t task_settled;                         /* flow already in the current task's live bytes */
     ms_flow_t settled;                              /* flow already in the process's live bytes; freed: all frees made */
@@ -153,84 +163,134 @@ void *ms_callocate(size_t size, ms_origin_t origin, void *caller);
 void ms_release_slow(void *payload, ms_origin_t origin);
 void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
-void ms_release_full(ms_arena_t *arena, void *payload, uint32_t class);
+void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
 
-/* A block off the list of its class, if there is one and nothing is due; NULL: nothing was changed, unless *due. */
-static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, uint32_t class,
-                                                                 ms_origin_t origin, uint64_t flags, bool *due) {
-    void *payload = arena->free[class];
-    ms_header_t *header = ms_header_of(payload);
+/* The list of a fast class straight from the size: ms_class_of_fast(size) * sizeof(ms_free_list_t), in two instructions. */
+static inline __attribute__((always_inline)) size_t ms_list_offset(size_t size) {
+    return (size * 2 + 30) & ~(size_t)(sizeof(ms_free_list_t) - 1);
+}
+static inline __attribute__((always_inline)) ms_free_list_t *ms_list_at(ms_arena_t *arena, size_t offset) {
+    return (ms_free_list_t *)((char *)arena->lists + offset);
+}
+
+/* Forgets what the compiler knows of a value, so that it uses the value where it is instead of keeping copies and sums of
+ * it in further registers. */
+#define MS_OPAQUE(value) __asm__("" : "+r"(value))
+
+/* --*counter < 0, with the address in the instruction: compilers compute it first. */
+static inline __attribute__((always_inline)) bool ms_count_down(int64_t *counter) {
+    bool below;
+    __asm__("subq $1, %1" : "=@ccs"(below), "+m"(*counter));
+    return below;
+}
+
+/* A block off the list at `offset`, if there is one and nothing is due; NULL: nothing was changed, unless *due. */
+static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, size_t offset,
+                                                                 ms_origin_t origin, uint64_t medium, bool *due) {
+    uint64_t *payload = ms_list_at(arena, offset)->first;
     *due = false;
-    if (ms_unlikely(!ms_header_is_free(header))) return NULL;
+    if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) return NULL;
+    void *next = (void *)payload[-2];
     arena->countdown -= (int64_t)size;
     if (ms_unlikely(arena->countdown < 0)) {
         *due = true;
         return NULL;
     }
-    __builtin_prefetch((void *)header->word0, 1); /* the next malloc's block: 2 % of python3's CPU time, 1 % elsewhere */
-    arena->free[class] = (void *)header->word0;
-    arena->allocated[class]++;
-    arena->allocated_blocks++;
-    uint64_t word0 = arena->word0;
-    header->word0 = word0;
-    header->word1 = ms_seal((arena->birth[origin] | flags) + size, word0, payload);
+    __builtin_prefetch(next, 1); /* the next malloc's block: 2 % of python3's CPU time, 1 % elsewhere */
+    MS_OPAQUE(arena);
+    ms_list_at(arena, offset)->first = next;
+    MS_OPAQUE(arena);
+    ms_list_at(arena, offset)->allocated++;
+    uint64_t word = arena->birth + size; /* ms_close(), in one register */
+    payload[-2] = word;
+    MS_OPAQUE(word);
+    word = word * ms_secret.multiplier + arena->expect[origin];
+    MS_OPAQUE(word);
+    payload[-1] = word + medium + (uintptr_t)payload;
     return payload;
 }
 
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
     if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, caller);
     bool due;
-    void *payload = ms_take_plain(ms_arena_current, size, ms_class_of_fast(size), origin, 0, &due);
+    void *payload = ms_take_plain(ms_arena_current, size, ms_list_offset(size), origin, 0, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
 }
 
-static inline void ms_list_push(ms_arena_t *arena, void *payload, uint32_t class) {
-    ms_header_t *header = ms_header_of(payload);
-    uint64_t next = (uintptr_t)arena->free[class];
-    header->word0 = next;
-    header->word1 = next ^ ms_secret.free_key;
-    arena->free[class] = payload;
+static inline void ms_list_push(ms_free_list_t *list, void *payload) {
+    ms_header_set_free(ms_header_of(payload), list->first);
+    list->first = payload;
 }
 
 /* Counts the free of a plain block and puts it on its list. */
-static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *arena, void *payload, size_t size,
-                                                                uint32_t class) {
+static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *arena, uint64_t *payload, size_t size, size_t offset) {
     arena->freed_bytes += size;
-    arena->freed_blocks++;
-    if (ms_unlikely(--arena->room[class] < 0)) {
-        ms_release_full(arena, payload, class);
+    if (ms_unlikely(ms_count_down(&ms_list_at(arena, offset)->room))) {
+        ms_release_full(payload, arena, offset);
         return;
     }
-    ms_list_push(arena, payload, class);
+    MS_OPAQUE(arena);
+    void *next = ms_list_at(arena, offset)->first; /* ms_list_push() */
+    MS_OPAQUE(arena);
+    payload[-2] = (uintptr_t)next;
+    payload[-1] = (uintptr_t)next + MS_FREE_MARK;
+    ms_list_at(arena, offset)->first = payload;
+}
+
+static inline bool ms_heap_may_hold(const void *payload) { return (uintptr_t)payload - ms_heap_low < ms_heap_span; }
+
+/* Whether free may take the short way with the block: its header is as the arena would write it now. */
+static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *arena, const uint64_t *payload, ms_origin_t origin) {
+    if (ms_unlikely(!ms_heap_may_hold(payload))) return false;
+    uint64_t seal = payload[-2] * ms_secret.multiplier + arena->expect[origin]; /* ms_header_is(), in one register */
+    MS_OPAQUE(seal);
+    return ms_likely(payload[-1] == seal + (uintptr_t)payload);
 }
 
 static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely((uintptr_t)payload - ms_heap_low >= ms_heap_span)) {
+    if (ms_unlikely(!ms_is_plain(arena, payload, origin))) {
         ms_release_slow(payload, origin);
         return;
     }
-    ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header);
-    if (ms_unlikely(header->word0 != arena->word0 || facts >> MS_FACTS_EXPECT_SHIFT != arena->expect[origin])) {
-        ms_release_slow(payload, origin);
-        return;
-    }
-    size_t size = ms_facts_size(facts);
-    ms_give_plain(arena, payload, size, ms_class_of_fast(size));
+    size_t size = ((uint64_t *)payload)[-2] & 0xffff;
+    ms_give_plain(arena, payload, size, ms_list_offset(size));
 }
 
 /* The same for calls that name the block's size. */
-static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t size) {
-    if (ms_likely((uintptr_t)payload - ms_heap_low < ms_heap_span) &&
-        ms_facts_size(ms_open(ms_header_of(payload))) == size)
-        ms_release(payload, origin);
-    else
-        ms_release_sized_slow(payload, origin, size);
+static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t said) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely((((uint64_t *)payload)[-2] & 0xffff) != said)) {
+        ms_release_sized_slow(payload, origin, said);
+        return;
+    }
+    ms_give_plain(arena, payload, said, ms_list_offset(said));
 }
 
 /* ---- slow-path pieces shared by alloc/ and tracking/ */
+
+/* Around changes to counters, marks and cells that other threads must see all or none of. */
+static inline void ms_arena_sequence_begin(ms_arena_t *arena) {
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* odd is seen before any change */
+}
+static inline void ms_arena_sequence_end(ms_arena_t *arena) {
+    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELEASE);
+}
+
+/* Reading what such changes keep together, by any thread (a seqlock with one writer):
+ *     for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) { read; if (ms_arena_read_done(arena, at)) break; }
+ * An arena whose thread did not survive a fork may be odd for ever: the last try takes what is there. */
+#define MS_READ_TRIES 64
+static inline bool ms_arena_read_begin(const ms_arena_t *arena, uint64_t *at, uint64_t *tries) {
+    *at = __atomic_load_n(&arena->sequence, __ATOMIC_ACQUIRE);
+    return (*tries)++ < MS_READ_TRIES;
+}
+static inline bool ms_arena_read_done(const ms_arena_t *arena, uint64_t at) {
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return !(at & 1) && __atomic_load_n(&arena->sequence, __ATOMIC_RELAXED) == at;
+}
 
 /* Requested bytes allocated by the thread that runs the arena. Another thread reads again if the bytes counted down were
  * just moved. */
@@ -246,27 +306,34 @@ static inline uint64_t ms_arena_allocated_bytes(const ms_arena_t *arena) {
     return moved + (uint64_t)(set - left);
 }
 
-/* Blocks of a class that came back to this arena's lists. */
-static inline uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
-    return ms_read(&arena->freed_before[class]) +
-           (class < MS_SMALL_CLASSES ? (uint64_t)(arena->room_set[class] - arena->room[class]) : 0);
+/* Blocks of a class ever taken from this arena's lists, and those that came back to them. */
+static inline uint64_t ms_arena_allocations(const ms_arena_t *arena, uint32_t class) {
+    return ms_read(&arena->lists[class].allocated);
 }
+uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class);
 
-/* The flow of the current tenant's own blocks while their task was current. */
+/* The flow of the current tenant's own blocks while their task was current. Any thread. */
 ms_flow_t ms_arena_flow(const ms_arena_t *arena);
+void ms_arena_flow_reset(ms_arena_t *arena); /* a new tenant: counts from zero */
 
-/* Around changes to flow, marks and cells that other threads must see all or none of (add_arena() in tracking/tasks.c). */
-static inline void ms_arena_sequence_begin(ms_arena_t *arena) {
-    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE); /* odd is seen before any change */
+/* Its bytes alone, which are at hand. The arena's own thread. */
+static inline ms_flow_t ms_arena_bytes(const ms_arena_t *arena) {
+    return (ms_flow_t){.allocated_bytes = arena->allocated_bytes + (uint64_t)(arena->countdown_set - arena->countdown),
+                       .freed_bytes = arena->freed_bytes};
 }
-static inline void ms_arena_sequence_end(ms_arena_t *arena) {
-    __atomic_store_n(&arena->sequence, arena->sequence + 1, __ATOMIC_RELEASE);
+
+/* The index of the current task. Any thread. */
+static inline uint32_t ms_arena_task(const ms_arena_t *arena) { return (uint32_t)ms_read(&arena->task_id); }
+
+/* The task part of what the arena expects; where it expects nothing, still nothing that there is. */
+static inline void ms_arena_expect_task(ms_arena_t *arena, uint32_t before, uint32_t task) {
+    uint64_t change = ms_token((uint64_t)(task - before) << MS_IDENTITY_TASK_SHIFT);
+    for (int origin = 0; origin < MS_ORIGIN_COUNT; origin++) arena->expect[origin] += change;
 }
 
 /* Whether anything was counted since the last ms_arena_flush_task(). */
 static inline bool ms_flow_moved(const ms_arena_t *arena) {
-    return arena->allocated_blocks != arena->mark.allocated_blocks || arena->freed_blocks != arena->mark.freed_blocks;
+    return ms_arena_bytes(arena).allocated_bytes != arena->mark.allocated_bytes || arena->freed_bytes != arena->mark.freed_bytes || arena->empty_moved;
 }
 
 /* Moves the flow since the last time into the current task's cell (before the task changes, and to read it). */
@@ -295,16 +362,15 @@ typedef struct ms_extension {
 typedef struct ms_block_facts {
     void *base;        /* payload the slab or large block knows */
     ms_header_t *header; /* that one's header */
-    uint64_t facts;
+    ms_facts_t facts;    /* what it says */
     size_t size;       /* requested bytes */
     ms_slab_t *slab;   /* NULL: large */
     struct ms_large *large;
 } ms_block_facts_t;
 bool ms_block_find(const void *payload, ms_block_facts_t *found);
 
-/* The facts of a block that is freed and on its way home or in quarantine: MS_FLAG_REMOTE in place of MS_FLAG_LIVE, and in
- * place of its age the bytes of its size that were not requested. */
-uint64_t ms_block_facts_freed(const ms_block_facts_t *block);
+/* What the header of a block says once it is freed and on its way home or in quarantine, before the block `next`. */
+ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next);
 
 /* Calls `visit` for every live block, while others go on: blocks allocated or freed meanwhile may be seen or not. Takes
  * MS_LOCK_SLABS, then MS_LOCK_LARGE, and holds one while it visits. */

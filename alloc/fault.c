@@ -48,7 +48,7 @@ static _Noreturn void fault_header(const char *call, const void *payload, const 
         ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
         abort();
     }
-    const char *task = task_name(ms_word0_task(neighbour.header->word0));
+    const char *task = task_name(ms_facts_task(neighbour.facts));
     ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
               "; the block before it is ", ms_os_decimal(size, neighbour.size), " bytes at ",
               ms_os_hex(before, (uintptr_t)previous), task ? " of task " : NULL, task, NULL);
@@ -64,11 +64,9 @@ static _Noreturn void fault_already_free(const char *call, const void *payload) 
 
 /* Freed by another thread and not home yet, or in quarantine. */
 static bool is_on_its_way(const ms_header_t *header, const ms_slab_t *slab) {
-    uint64_t facts = ms_open(header);
+    ms_facts_t facts = ms_open(header);
     size_t size = ms_facts_size(facts);
-    return (ms_facts_flags(facts) & (MS_FLAG_LIVE | MS_FLAG_REMOTE | MS_FLAG_LARGE | MS_FLAG_INNER)) == MS_FLAG_REMOTE &&
-           size <= MS_SMALL_MAX && ms_class_of(size) == slab->class &&
-           ms_facts_code(facts) < ms_thread_code_count();
+    return ms_facts_are_remote(facts) && !(ms_facts_flags(facts) & (MS_FLAG_LARGE | MS_FLAG_INNER)) && ms_class_of(size) == slab->class && ms_facts_code(facts) < ms_thread_code_count();
 }
 
 static _Noreturn void fault_in_slab(const char *call, const void *payload, const ms_slab_t *slab) {

@@ -60,24 +60,18 @@ void ms_paranoia_dead(const ms_block_facts_t *block) {
     if (ms_process.knobs.junk) memset(block->base, DEAD, ms_class_payload(block->slab->class));
 }
 
-/* In quarantine a block looks like one on its way home: freed, its facts kept, word0 the next one. */
-static void mark(void *payload, uint64_t facts, const void *next) {
-    ms_header_t *header = ms_header_of(payload);
-    header->word0 = (uintptr_t)next;
-    header->word1 = ms_seal(facts, header->word0, payload);
-}
-
+/* In quarantine a block looks like one on its way home. */
 static void let_oldest_go(ms_arena_t *arena) {
     void *payload = arena->quarantine_first;
     ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header) ^ (uint64_t)(MS_FLAG_LIVE | MS_FLAG_REMOTE) << MS_FACTS_FLAGS_SHIFT;
-    arena->quarantine_first = (void *)header->word0;
+    ms_facts_t facts = ms_open(header);
+    arena->quarantine_first = ms_facts_next(facts);
     ms_slab_t *slab = ms_slab_of(payload);
     size_t bytes = ms_class_payload(slab->class);
     arena->quarantine_bytes -= bytes;
     ms_count(&arena->quarantined[slab->class], -(uint64_t)1);
     if (ms_process.knobs.junk) ms_paranoia_taken(payload, bytes);
-    size_t size = ms_facts_size(facts) - ms_facts_age(facts);
+    size_t size = ms_facts_size(facts) - ms_facts_unrequested(facts);
     ms_block_facts_t block = {.base = payload, .header = header, .facts = facts, .size = size, .slab = slab};
     ms_release_memory(arena, &block);
 }
@@ -85,11 +79,14 @@ static void let_oldest_go(ms_arena_t *arena) {
 bool ms_paranoia_keep(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (!ms_process.knobs.quarantine) return false;
     ms_paranoia_dead(block);
-    mark(block->base, ms_block_facts_freed(block), NULL);
-    if (arena->quarantine_first)
-        mark(arena->quarantine_last, ms_open(ms_header_of(arena->quarantine_last)), block->base);
-    else
+    ms_close(ms_header_of(block->base), ms_block_facts_freed(block, NULL));
+    if (arena->quarantine_first) {
+        ms_facts_t last = ms_open(ms_header_of(arena->quarantine_last));
+        last.word0 = ms_word0_remote(block->base, ms_facts_size(last));
+        ms_close(ms_header_of(arena->quarantine_last), last);
+    } else {
         arena->quarantine_first = block->base;
+    }
     arena->quarantine_last = block->base;
     arena->quarantine_bytes += ms_class_payload(block->slab->class);
     ms_count(&arena->quarantined[block->slab->class], 1);

@@ -11,14 +11,14 @@ typedef struct {
     ms_slab_t *leaving; /* linked by next */
 } sorted_t;
 
-static void *next_of(const void *payload) { return (void *)ms_header_of(payload)->word0; }
+static void *next_of(const void *payload) { return ms_facts_next(ms_open(ms_header_of(payload))); }
 
 /* Each slab learns how many of its blocks are in the list. */
 static void count_homes(void *payload) {
     for (; payload; payload = next_of(payload)) {
         ms_slab_t *slab = ms_slab_of(payload);
-        uint64_t facts = ms_open(ms_header_of(payload));
-        if (ms_unlikely(!(ms_facts_flags(facts) & MS_FLAG_REMOTE) || ms_class_of(ms_facts_size(facts)) != slab->class))
+        ms_facts_t facts = ms_open(ms_header_of(payload));
+        if (ms_unlikely(!ms_facts_are_remote(facts) || ms_class_of(ms_facts_size(facts)) != slab->class))
             ms_fault_free_list(payload, slab->class);
         slab->home++;
     }
@@ -26,9 +26,9 @@ static void count_homes(void *payload) {
 
 static void link_behind(void *payload, void *next) {
     ms_header_t *header = ms_header_of(payload);
-    uint64_t facts = ms_open(header);
-    header->word0 = (uintptr_t)next;
-    header->word1 = ms_seal(facts, header->word0, payload);
+    ms_facts_t facts = ms_open(header);
+    facts.word0 = ms_word0_remote(next, ms_facts_size(facts));
+    ms_close(header, facts);
 }
 
 static void keep(sorted_t *sorted, void *payload, const ms_slab_t *slab) {
@@ -54,8 +54,8 @@ static void sort(ms_arena_t *owner, void *payload, sorted_t *sorted) {
             keep(sorted, payload, slab);
             continue;
         }
-        uint64_t facts = ms_open(ms_header_of(payload));
-        if (ms_facts_code(facts) == owner->code) gone += ms_facts_size(facts) - ms_facts_age(facts);
+        ms_facts_t facts = ms_open(ms_header_of(payload));
+        if (ms_facts_code(facts) == owner->code) gone += ms_facts_size(facts) - ms_facts_unrequested(facts);
     }
     if (sorted->last) link_behind(sorted->last, NULL);
     for (void *kept = sorted->first; kept; kept = next_of(kept)) ms_slab_of(kept)->home = 0;

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-ms_header_t ms_list_end_header[2] = {{0, 1}, {0, 0}}; /* word0 ^ word1 == 1: neither the key nor 0, the key before the start */
+ms_header_t ms_list_end_header[2] = {{0, 0}, {0, 0}}; /* not MS_FREE_MARK apart */
 
 _Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
 

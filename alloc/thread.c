@@ -61,7 +61,7 @@ ms_thread_t *ms_thread_of_code(uint32_t code) {
 /* ---- arenas */
 
 static void arena_init(ms_arena_t *arena) {
-    for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) arena->free[class] = ms_list_end;
+    for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
     arena->index = arena_count++;
     arena->random = ms_sampling_seed(arena->index);
     arena->next = atomic_load_explicit(&all_arenas, memory_order_relaxed);
@@ -81,9 +81,7 @@ static ms_arena_t *arena_from_pool(void) {
 
 /* What the tenant counts starts from zero; what the arena counts by class goes on. */
 static void arena_forget_tenant(ms_arena_t *arena) {
-    arena->allocated_blocks = arena->freed_bytes = arena->freed_blocks = 0;
-    arena->allocated_bytes = 0;
-    arena->countdown = arena->countdown_set = 0;
+    ms_arena_flow_reset(arena);
     arena->other_freed_bytes = arena->other_freed_blocks = 0;
     arena->drained_bytes = 0;
     atomic_store_explicit(&arena->reclaimed_bytes, 0, memory_order_relaxed);
@@ -96,12 +94,10 @@ static void arena_forget_tenant(ms_arena_t *arena) {
 }
 
 void ms_arena_dress(ms_arena_t *arena) {
-    uint32_t age = ms_age_encode(ms_process_milliseconds());
-    for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++) {
-        arena->birth[origin] = ms_facts(arena->code, MS_FLAG_LIVE | origin, age, 0);
-        bool short_way = arena->code != MS_CODE_FOLDED && !arena->always_slow;
-        arena->expect[origin] = short_way ? arena->birth[origin] >> MS_FACTS_EXPECT_SHIFT : 0;
-    }
+    arena->birth = ms_word0(0, ms_age_encode(ms_process_milliseconds()), 0);
+    bool short_way = arena->code != MS_CODE_FOLDED && !arena->always_slow;
+    for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++)
+        arena->expect[origin] = short_way ? ms_token(ms_identity(ms_arena_task(arena), arena->code, MS_FLAG_LIVE | origin)) : 0;
 }
 
 /* ---- records */
@@ -217,10 +213,11 @@ static ms_thread_t *record_take(void) {
 }
 
 static void add_arena_flow(ms_flow_t *flow, const ms_arena_t *arena) {
-    flow->allocated_bytes += ms_arena_allocated_bytes(arena);
-    flow->allocated_blocks += ms_read(&arena->allocated_blocks);
-    flow->freed_bytes += ms_read(&arena->freed_bytes) + ms_read(&arena->other_freed_bytes);
-    flow->freed_blocks += ms_read(&arena->freed_blocks) + ms_read(&arena->other_freed_blocks);
+    ms_flow_t part = ms_arena_flow(arena);
+    flow->allocated_bytes += part.allocated_bytes;
+    flow->allocated_blocks += part.allocated_blocks;
+    flow->freed_bytes += part.freed_bytes + ms_read(&arena->other_freed_bytes);
+    flow->freed_blocks += part.freed_blocks + ms_read(&arena->other_freed_blocks);
 }
 
 ms_flow_t ms_thread_own_flow(const ms_thread_t *thread) {
@@ -291,7 +288,6 @@ static void detach(void *argument);
 static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     ms_arena_sequence_begin(arena);
     arena_forget_tenant(arena);
-    arena->word0 = 0;
     ms_arena_sequence_end(arena);
     arena->thread = thread;
     arena->code = thread->code;

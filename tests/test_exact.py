@@ -189,7 +189,7 @@ def check_sizes(before, after, truth):
     largest = max([32768] + [row["payload_bytes"] for row in small])
     true_rows = {}
     for entry in truth["sizes"]:
-        if entry["size"] == 0 or not entry["allocated"]:
+        if not entry["allocated"]:
             continue
         fitting = [row for row in small if row["payload_bytes"] >= entry["size"]]
         row = large[0] if entry["size"] > largest and large else fitting[0]

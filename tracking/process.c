@@ -48,14 +48,13 @@ static void read_configuration(void) {
 
 static void draw_secrets(void) {
     uint64_t seed = ms_process.knobs.test_mode ? 0x5eed5eed5eed5eedu : ms_os_random();
-    uint64_t multiplier = (seed * 0x9e3779b97f4a7c15u ^ seed >> 29) | 1;
+    uint64_t scramble = (seed * 0xd6e8feb86659fd93u ^ seed >> 31) | 1, inverse = scramble;
     /* Newton: each step doubles the number of correct low bits, an odd number is its own inverse in three */
-    uint64_t inverse = multiplier;
-    for (int step = 0; step < 5; step++) inverse *= 2 - multiplier * inverse;
-    ms_secret.multiplier = multiplier;
-    ms_secret.inverse = inverse;
-    /* Bits 48 to 63 are not those of an address: word0 ^ key is none either. */
-    ms_secret.free_key = (seed * 0xd6e8feb86659fd93u) | (uint64_t)0x5a5a << 48;
+    for (int step = 0; step < 5; step++) inverse *= 2 - scramble * inverse;
+    ms_secret.multiplier = (seed * 0x9e3779b97f4a7c15u ^ seed >> 29) | 1;
+    ms_secret.scramble = scramble;
+    ms_secret.unscramble = inverse;
+    ms_secret.medium = ms_token(ms_identity_flag(MS_FLAG_MEDIUM));
 }
 
 static void apply_mode(void) {

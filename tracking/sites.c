@@ -92,7 +92,7 @@ static void move_counts(ms_arena_t *arena, uint32_t from, uint32_t to, size_t si
 
 /* The counts of one arena may become negative by this (unsigned: wrap around); sums over arenas never do. */
 void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
-    uint32_t before = ms_word0_site(block->header->word0);
+    uint32_t before = ms_facts_site(block->facts);
     if (site == before) return;
     ms_arena_t *arena = ms_arena_enter();
     if (ms_process.sites == MS_SITES_EVERY)
@@ -100,6 +100,8 @@ void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
     else
         move_counts(arena, before, site, block->size);
     ms_arena_leave(arena);
-    block->header->word0 = ms_word0(ms_word0_task(block->header->word0), site);
-    block->header->word1 = ms_seal(block->facts, block->header->word0, block->base);
+    ms_facts_t facts = block->facts;
+    facts.word0 = (facts.word0 & (((uint64_t)1 << MS_WORD0_SITE_SHIFT) - 1)) | ms_word0(site, 0, 0);
+    facts.identity |= ms_identity_flag(MS_FLAG_SPECIAL);
+    ms_close(block->header, facts);
 }

@@ -367,7 +367,7 @@ static ms_size_classes_row_t class_row(uint32_t class) {
                                  .payload_bytes = is_large ? 0 : ms_class_payload(class),
                                  .block_bytes = is_large ? 0 : ms_class_stride(class)};
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
-        row.allocated_blocks += ms_read(&arena->allocated[class]);
+        row.allocated_blocks += ms_arena_allocations(arena, class);
         row.freed_blocks += ms_arena_frees(arena, class) + ms_read(&arena->remote_freed[class]);
         if (!is_large) row.freed_blocks += ms_read(&arena->quarantined[class]);
     }

@@ -67,7 +67,7 @@ typedef struct ages {
 
 static void count_age(void *context, const ms_block_facts_t *block) {
     ages_t *ages = context;
-    uint32_t site = ms_word0_site(block->header->word0);
+    uint32_t site = ms_facts_site(block->facts);
     uint32_t row = site < ages->limit ? ages->row_of[site] : 0;
     if (!row) return;
     uint64_t **lists = ages->of_row[row - 1];

@@ -101,11 +101,11 @@ static void add_current(ms_cell_t *sum, const ms_arena_t *arena) {
     sum->freed_blocks += flow.freed_blocks - arena->mark.freed_blocks;
 }
 
-/* One arena's part, read again if its owner moved numbers meanwhile (a seqlock with one writer). */
+/* One arena's part, read again if its owner moved numbers meanwhile. */
 static void add_arena(ms_cell_t *sum, const ms_arena_t *arena, uint32_t index, uint64_t id) {
-    for (int tries = 0; tries < 64; tries++) {
-        ms_cell_t part = {0};
-        uint64_t before = __atomic_load_n(&arena->sequence, __ATOMIC_ACQUIRE);
+    ms_cell_t part = {0};
+    for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
+        part = (ms_cell_t){0};
         if (index == MS_TASK_NONE) {
             if (arena->tasks) ms_cell_add(&part, arena->tasks, index);
             part.freed_bytes += ms_read(&arena->untasked_freed_bytes);
@@ -114,13 +114,10 @@ static void add_arena(ms_cell_t *sum, const ms_arena_t *arena, uint32_t index, u
             add_index(&part, arena, index, id);
         }
         if (index == MS_TASK_OTHER) add_stale(&part, arena);
-        if (ms_word0_task(ms_read(&arena->word0)) == index) add_current(&part, arena);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
-        if ((before & 1) && tries < 63) continue;
-        if (__atomic_load_n(&arena->sequence, __ATOMIC_RELAXED) != before && tries < 63) continue;
-        move_cell(sum, &part);
-        return;
+        if (ms_arena_task(arena) == index) add_current(&part, arena);
+        if (ms_arena_read_done(arena, at)) break;
     }
+    move_cell(sum, &part);
 }
 
 ms_cell_t ms_task_sum(uint32_t index) {
@@ -132,18 +129,16 @@ ms_cell_t ms_task_sum(uint32_t index) {
 }
 
 void ms_arena_flush_task(ms_arena_t *arena) {
-    ms_flow_t flow = ms_arena_flow(arena);
-    ms_flow_t *mark = &arena->mark;
-    if (flow.allocated_blocks == mark->allocated_blocks && flow.freed_blocks == mark->freed_blocks &&
-        flow.allocated_bytes == mark->allocated_bytes)
-        return;
-    ms_cell_t *cell = ms_task_cell(arena, ms_word0_task(arena->word0));
+    if (!ms_flow_moved(arena)) return;
+    ms_flow_t flow = ms_arena_flow(arena), *mark = &arena->mark;
+    ms_cell_t *cell = ms_task_cell(arena, ms_arena_task(arena));
     ms_arena_sequence_begin(arena);
     ms_count(&cell->allocated_bytes, flow.allocated_bytes - mark->allocated_bytes);
     ms_count(&cell->allocated_blocks, flow.allocated_blocks - mark->allocated_blocks);
     ms_count(&cell->freed_bytes, flow.freed_bytes - mark->freed_bytes);
     ms_count(&cell->freed_blocks, flow.freed_blocks - mark->freed_blocks);
     *mark = flow;
+    arena->empty_moved = false;
     ms_arena_sequence_end(arena);
 }
 
@@ -176,11 +171,11 @@ void ms_task_settle(ms_arena_t *arena) {
 
 void ms_task_settle_last(ms_arena_t *arena) {
     settle_untasked(arena);
-    ms_flow_t flow = ms_arena_flow(arena);
+    ms_flow_t flow = ms_arena_bytes(arena);
     int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) -
                     (int64_t)(flow.freed_bytes - arena->task_settled.freed_bytes);
     arena->task_settled = flow;
-    ms_task_t *task = ms_task_of_index(ms_word0_task(arena->word0));
+    ms_task_t *task = ms_task_of_index(ms_arena_task(arena));
     if (!task || delta == 0) return;
     int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) ms_raise_peak(&task->peak_bytes, live);
@@ -188,7 +183,7 @@ void ms_task_settle_last(ms_arena_t *arena) {
 }
 
 void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) {
-    bool handed_off = index != ms_word0_task(arena->word0);
+    bool handed_off = index != ms_arena_task(arena);
     if (ms_likely(index == MS_TASK_NONE && !handed_off)) {
         ms_count(&arena->untasked_freed_bytes, size);
         ms_count(&arena->untasked_freed_blocks, 1);
@@ -206,7 +201,7 @@ void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) 
 }
 
 int64_t ms_task_quantum(const ms_arena_t *arena) {
-    return part_of_peak(ms_task_of_index(ms_word0_task(arena->word0)));
+    return part_of_peak(ms_task_of_index(ms_arena_task(arena)));
 }
 
 uint64_t ms_task_peak_error(uint32_t index) {
@@ -350,8 +345,8 @@ static inline void arm(ms_arena_t *arena, int64_t next) {
 
 static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
     if (ms_unlikely(ms_flow_moved(arena))) flush_before_switch(arena);
+    ms_arena_expect_task(arena, (uint32_t)arena->task_id, (uint32_t)id);
     arena->task_id = id;
-    arena->word0 = ms_word0((uint32_t)id, 0);
     arm(arena, id == 0 || arena->always_slow ? arena->untasked_quantum : task->quantum);
 }
 

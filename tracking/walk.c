@@ -17,21 +17,17 @@ static ms_header_t header_copy(const char *payload) {
     return copy;
 }
 
-static uint64_t open_copy(const ms_header_t *copy, const char *payload) {
-    return (copy->word1 ^ copy->word0 ^ (uintptr_t)payload) * ms_secret.inverse;
-}
-
 /* What every live block's facts have in common, whatever holds it. */
-static bool facts_are_live(uint64_t facts) {
+static bool facts_are_live(ms_facts_t facts) {
     uint32_t flags = ms_facts_flags(facts);
-    return (flags & (MS_FLAG_LIVE | MS_FLAG_REMOTE | MS_FLAG_INNER)) == MS_FLAG_LIVE &&
+    return ms_facts_can_be(facts) && (flags & (MS_FLAG_LIVE | MS_FLAG_INNER)) == MS_FLAG_LIVE &&
            (flags & MS_FLAG_ORIGIN) < MS_ORIGIN_COUNT && ms_facts_code(facts) < ms_thread_code_count();
 }
 
-static void set_common(ms_walk_block_t *block, uint64_t word0, uint64_t facts) {
-    block->task = ms_word0_task(word0);
+static void set_common(ms_walk_block_t *block, ms_facts_t facts) {
+    block->task = ms_facts_task(facts);
     block->code = ms_facts_code(facts);
-    block->site = ms_word0_site(word0);
+    block->site = ms_facts_site(facts);
     block->weight = 0;
 }
 
@@ -53,17 +49,17 @@ static bool set_extended(ms_walk_block_t *block, const char *base, size_t whole)
 static ms_walk_state_t read_once(const char *base, uint32_t class, ms_walk_block_t *block) {
     ms_header_t copy = header_copy(base);
     if (ms_header_is_free(&copy)) return MS_WALK_FREE;
-    uint64_t facts = open_copy(&copy, base);
+    ms_facts_t facts = ms_open_at(copy, base);
     uint32_t flags = ms_facts_flags(facts);
     size_t size = ms_facts_size(facts);
     if (size > MS_SMALL_MAX || ms_class_of(size) != class || flags & MS_FLAG_LARGE) return MS_WALK_UNSETTLED;
-    if ((flags & (MS_FLAG_LIVE | MS_FLAG_REMOTE)) == MS_FLAG_REMOTE) return MS_WALK_FREE;
+    if (ms_facts_are_remote(facts)) return MS_WALK_FREE;
     if (!facts_are_live(facts)) return MS_WALK_UNSETTLED;
     *block = (ms_walk_block_t){.payload = (void *)(uintptr_t)base,
                                .size = size,
                                .class = class,
                                .born_ms = ms_age_decode(ms_facts_age(facts))};
-    set_common(block, copy.word0, facts);
+    set_common(block, facts);
     if (flags & MS_FLAG_EXTENDED && !set_extended(block, base, size)) return MS_WALK_UNSETTLED;
     return MS_WALK_LIVE;
 }
@@ -108,7 +104,7 @@ static void walk_large_block(void *context, const ms_large_t *large) {
     walk_t *walk = context;
     char *payload = atomic_load_explicit(&large->payload, memory_order_relaxed);
     ms_header_t copy = header_copy(payload);
-    uint64_t facts = open_copy(&copy, payload);
+    ms_facts_t facts = ms_open_at(copy, payload);
     if (!facts_are_live(facts) || !(ms_facts_flags(facts) & MS_FLAG_LARGE) || ms_facts_size(facts)) {
         walk->counts.unsettled += !ms_header_is_free(&copy);
         return;
@@ -117,7 +113,7 @@ static void walk_large_block(void *context, const ms_large_t *large) {
                              .size = __atomic_load_n(&large->size, __ATOMIC_RELAXED),
                              .class = MS_CLASS_LARGE,
                              .born_ms = ms_age_decode(ms_facts_age(facts))};
-    set_common(&block, copy.word0, facts);
+    set_common(&block, facts);
     if (large->sample_site && block.site == 0) {
         block.site = large->sample_site;
         block.weight = large->sample_weight;
