@@ -4,6 +4,7 @@
 #include "alloc/fault.h"
 #include "alloc/large.h"
 #include "alloc/lock.h"
+#include "alloc/lock.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
 #include "alloc/thread.h"
@@ -267,11 +268,13 @@ static void *take_block(ms_arena_t *arena, uint32_t class) {
 
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     int saved = errno;
+    bool hidden = ms_arena_hide(arena);
     uint32_t class = (uint32_t)(offset / sizeof(ms_free_list_t));
     ms_list_push(&arena->lists[class], payload);
     if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_limit(class) / 2);
     room_reset(arena, class);
     ms_arena_settle(arena);
+    if (hidden) ms_arena_show(arena);
     errno = saved;
 }
 
@@ -432,12 +435,21 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     ms_raise_peak(&ms_process.window_peak_bytes, live);
 }
 
+#define DECAY_STEP_NS 250000000u
+
 /* Four times a second, by whoever comes by: memory that has been free for a second goes back. */
 static void decay(uint64_t now) {
     static _Atomic(uint64_t) next_ns;
     uint64_t due = atomic_load_explicit(&next_ns, memory_order_relaxed);
-    if (ms_likely(now < due)) return;
-    if (!atomic_compare_exchange_strong(&next_ns, &due, now + 250000000)) return;
+    if (ms_likely(now < due)) {
+        if (ms_likely(due - now <= DECAY_STEP_NS)) return;
+        if (atomic_exchange(&next_ns, now + DECAY_STEP_NS) != due) return; /* the clock went back */
+        atomic_fetch_add_explicit(&ms_process.clock_steps_back, 1, memory_order_relaxed);
+        ms_large_trim(); /* what was freed lies in the future now */
+        ms_slab_trim();
+        return;
+    }
+    if (!atomic_compare_exchange_strong(&next_ns, &due, now + DECAY_STEP_NS)) return;
     ms_slab_decay(now);
     ms_large_decay(now);
     ms_backend_decay();
@@ -600,6 +612,12 @@ static void *refuse(void) {
     return NULL;
 }
 
+/* In a signal handler that interrupted this thread while it held a lock. */
+static MS_COLD void *refuse_in_handler(void) {
+    atomic_fetch_add_explicit(&ms_process.handler_refusals, 1, memory_order_relaxed);
+    return refuse();
+}
+
 /* The request's bytes are already off the countdown. */
 static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     request->sampled = arena->countdown < 0 && due(arena);
@@ -626,8 +644,9 @@ static bool large_comes(ms_arena_t *arena, request_t *request) {
 
 static void *allocate(request_t *request) {
     if (request->size > ADDRESS_SPACE) return refuse(); /* more would also upset the countdown */
-    ms_arena_t *arena = ms_arena_enter();
+    ms_arena_t *arena = ms_arena_try_enter();
     void *payload;
+    if (ms_unlikely(!arena)) return refuse_in_handler();
     if (is_large(request) && !large_comes(arena, request)) {
         payload = refuse();
     } else {
@@ -671,7 +690,11 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
 MS_COLD void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
     request_t request = {.size = size, .alignment = 16, .origin = origin};
     SET_CALLER(request, caller);
-    return allocate_counted(ms_arena_current, &request);
+    ms_arena_t *arena = ms_arena_current;
+    bool hidden = ms_arena_hide(arena);
+    void *payload = allocate_counted(arena, &request);
+    if (hidden) ms_arena_show(arena);
+    return payload;
 }
 
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller) {
@@ -876,6 +899,10 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     if (!payload) return;
     int saved = errno;
     ms_block_facts_t block;
+    if (ms_unlikely(ms_lock_is_held())) { /* a signal handler: the block stays */
+        atomic_fetch_add_explicit(&ms_process.handler_refusals, 1, memory_order_relaxed);
+        return;
+    }
     if (ms_unlikely(!ms_block_find(payload, &block))) ms_fault_pointer(origin == MS_ORIGIN_C ? "free" : "delete", payload);
     if (ms_unlikely((ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &block, origin);
     if (ms_unlikely(size != MS_SIZE_UNSAID && size != block.size)) ms_fault_size_mismatch(payload, &block, size);
@@ -1024,6 +1051,7 @@ static inline void *resize_plain(void *payload, size_t size, ms_origin_t origin,
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
     void *plain = resize_plain(payload, size, origin, caller);
     if (ms_likely(plain != NULL)) return plain;
+    if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
     if (ms_unlikely((ms_facts_flags(old.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &old, origin);

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #if MS_DEBUG
 #include <stdlib.h>
@@ -17,9 +18,11 @@ static struct {
 /* The thread between the two halves of a fork(): handlers of others that run meanwhile may call malloc and free. */
 static __thread bool holds_all __attribute__((tls_model("initial-exec")));
 
-#if MS_DEBUG
 static __thread unsigned held __attribute__((tls_model("initial-exec"))); /* bit per rank */
 
+bool ms_lock_is_held(void) { return !holds_all && (held & ~(1u << MS_LOCK_EXPORT)) != 0; }
+
+#if MS_DEBUG
 static void check_rank(ms_lock_rank_t rank) {
     if (held >> rank == 0) return;
     ms_os_say("lock taken out of rank order", NULL);
@@ -31,17 +34,17 @@ void ms_lock(ms_lock_rank_t rank) {
     if (holds_all) return;
 #if MS_DEBUG
     check_rank(rank);
-    held |= 1u << rank;
 #endif
+    held |= 1u << rank;
+    atomic_signal_fence(memory_order_seq_cst);
     pthread_mutex_lock(&locks[rank].mutex);
 }
 
 void ms_unlock(ms_lock_rank_t rank) {
     if (holds_all) return;
-#if MS_DEBUG
-    held &= ~(1u << rank);
-#endif
     pthread_mutex_unlock(&locks[rank].mutex);
+    atomic_signal_fence(memory_order_seq_cst);
+    held &= ~(1u << rank);
 }
 
 void ms_lock_all(void) {
@@ -56,8 +59,6 @@ void ms_unlock_all(void) {
 
 void ms_lock_renew_all(void) {
     holds_all = false;
-#if MS_DEBUG
     held = 0;
-#endif
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) pthread_mutex_init(&locks[rank].mutex, NULL);
 }

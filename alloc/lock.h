@@ -5,6 +5,8 @@
 #ifndef MS_ALLOC_LOCK_H
 #define MS_ALLOC_LOCK_H
 
+#include <stdbool.h>
+
 typedef enum {
     MS_LOCK_EXPORT,  /* one snapshot or file at a time */
     MS_LOCK_STRAY,   /* the arena of threads that have none (alloc/thread.c) */
@@ -19,6 +21,9 @@ typedef enum {
 
 void ms_lock(ms_lock_rank_t rank);
 void ms_unlock(ms_lock_rank_t rank);
+
+/* Whether this thread holds or is about to hold a lock that malloc may need: a signal handler must not wait for it. */
+bool ms_lock_is_held(void);
 
 /* fork(): every lock, in rank order; released in the parent, made anew in the child. In between ms_lock() and
  * ms_unlock() do nothing in the thread that forks: handlers of other libraries may run after ours and allocate. */

@@ -39,6 +39,16 @@ typedef struct ms_thread {
 ms_arena_t *ms_arena_enter(void);
 void ms_arena_leave(ms_arena_t *arena);
 
+/* The same for malloc and free, which a signal handler may call: NULL when the code it interrupted holds a lock, so that
+ * nothing can be done here and now. */
+ms_arena_t *ms_arena_try_enter(void);
+
+/* Signals. A slow path that changes the arena hides it from handlers of this thread: they get the stray arena instead, in
+ * the middle of no change. ms_arena_enter() hides it; the slow paths that the fast ones reach with the arena in hand do so
+ * themselves. True: it is hidden now and was not before, ms_arena_show() is due. */
+bool ms_arena_hide(ms_arena_t *arena);
+void ms_arena_show(ms_arena_t *arena);
+
 /* The record of a code, NULL if it was never given out. Any thread. */
 ms_thread_t *ms_thread_of_code(uint32_t code);
 uint32_t ms_thread_code_count(void); /* codes below this may be in use */

@@ -103,6 +103,15 @@ def knob_stack_depth():
     check(data["data_quality"]["truncated_stacks"] > 0, "truncated stacks are not counted")
 
 
+def knob_check_stacks():
+    check(snapshot("mode:exact")["data_quality"]["compared_stacks"] == 0, "stacks are compared without check_stacks")
+    if not any(os.path.exists(f"{directory}/libunwind.so.8") for directory in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")):
+        return
+    quality = snapshot("mode:exact,check_stacks:on")["data_quality"]
+    check(quality["compared_stacks"] > 1000, f"check_stacks:on compares {quality['compared_stacks']} stacks")
+    check(quality["different_stacks"] == 0, f"{quality['different_stacks']} stacks differ from libunwind's")
+
+
 def knob_sample_bytes():
     # 6.3 MB in 40,000 blocks: means of 96 and 12 samples; six standard deviations
     for gap, low, high in ((65536, 38, 155), (524288, 1, 34)):

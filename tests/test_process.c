@@ -90,6 +90,60 @@ START_TEST(handlers_in_other_threads) {
 }
 END_TEST
 
+/* Handlers that allocate and free at any moment, also inside malloc, where every call takes the slow path (mode exact): they
+ * get other memory, or NULL. A call in a handler may be refused, but what is there stays whole. */
+enum { STORM_KEPT = 64 };
+static void *storm_kept[STORM_KEPT];
+static size_t storm_sizes[STORM_KEPT];
+static _Atomic(size_t) storm_signals, storm_refused;
+
+static void in_the_storm(int number) {
+    (void)number;
+    int saved = errno;
+    size_t at = storm_signals++ % STORM_KEPT, size = storm_signals % 7 == 0 ? 60000 : storm_signals * 37 % 3000;
+    if (storm_kept[at] && !support_holds(storm_kept[at], storm_sizes[at], at)) abort();
+    free(storm_kept[at]);
+    storm_kept[at] = malloc(size);
+    storm_sizes[at] = size;
+    storm_refused += storm_kept[at] == NULL;
+    if (storm_kept[at]) support_fill(storm_kept[at], size, at);
+    void *grown = realloc(calloc(1, 100), 400);
+    free(grown);
+    errno = saved;
+}
+
+START_TEST(handlers_that_interrupt_malloc) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!support_is_memscope() || !conf || !strstr(conf, "mode:exact")) return;
+    static void *blocks[200];
+    static size_t block_sizes[200];
+    uint64_t random = support_seed();
+    struct sigaction action = {.sa_handler = in_the_storm, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 100}, {0, 100}}, never = {0};
+    ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+    for (size_t i = 0; storm_signals < 3000 && i < 20000000; i++) {
+        size_t at = support_random(&random) % 200;
+        size_t size = support_random(&random) % (i % 50 == 0 ? 100000 : 700);
+        if (blocks[at] && !support_holds(blocks[at], block_sizes[at], at)) abort();
+        if (i % 3 == 0) {
+            free(blocks[at]);
+            blocks[at] = malloc(size);
+        } else {
+            blocks[at] = realloc(blocks[at], size + 1);
+        }
+        if (!blocks[at]) abort();
+        block_sizes[at] = size;
+        support_fill(blocks[at], size, at);
+    }
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    ck_assert_uint_ge(storm_signals, 3000);
+    ck_assert_uint_lt(storm_refused, storm_signals / 4);
+    for (size_t i = 0; i < 200; i++) free(blocks[i]);
+    for (size_t i = 0; i < STORM_KEPT; i++) free(storm_kept[i]);
+}
+END_TEST
+
 /* ---- libraries */
 static void *library(int flags) {
     const char *top = getenv("top_builddir");
@@ -305,6 +359,7 @@ static Suite *suite(void) {
     const TTest *tests[] = {handlers_that_allocate,
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
+                            handlers_that_interrupt_malloc,
                             cpp_libraries_come_and_go,
                             deepbind_is_explained,
                             address_space_ends,

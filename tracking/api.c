@@ -9,6 +9,7 @@
 #include "config.h"
 #include "export/file.h"
 #include "memscope/memscope.h"
+#include "tracking/check_stacks.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
 #include "tracking/snapshot.h"
@@ -338,6 +339,7 @@ static __attribute__((constructor)) void library_loaded(void) {
     memscope_init();
     ms_process.can_unwind = true;
     ms_thread_init_fork();
+    if (ms_process.knobs.check_stacks && ms_process.sites != MS_SITES_NONE && ms_process.full_stacks) ms_check_stacks_init();
     if (ms_process.knobs.output[0]) check_output();
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     const ms_backend_t *backend = ms_backend_get(id);

@@ -85,7 +85,8 @@ void ms_process_start(void) {
 }
 
 uint64_t ms_process_elapsed_ns(void) {
-    return ms_process.knobs.test_mode ? 0 : ms_os_monotonic_ns() - ms_process.start_ns;
+    uint64_t now = ms_os_monotonic_ns();
+    return ms_process.knobs.test_mode || now < ms_process.start_ns ? 0 : now - ms_process.start_ns;
 }
 
 uint64_t ms_process_milliseconds(void) {

@@ -31,6 +31,10 @@ typedef struct ms_process {
     _Atomic(int64_t) peak_bytes;              /* mode exact changes both in one step (tracking/exact.c) */
     _Atomic(int64_t) window_peak_bytes;       /* since the newest checkpoint (tracking/checkpoint.h) */
     _Atomic(uint64_t) failed_allocations;
+    _Atomic(uint64_t) handler_refusals; /* calls by signal handlers not carried out, for the thread held a lock */
+    _Atomic(uint64_t) clock_steps_back; /* times the monotonic clock was found behind itself */
+    _Atomic(uint64_t) compared_stacks;  /* with libunwind's, check_stacks */
+    _Atomic(uint64_t) different_stacks;
     _Atomic(uint64_t) origin_mismatches;
     _Atomic(uint64_t) header_failures;
     _Atomic(uint64_t) unknown_frees;

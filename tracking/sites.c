@@ -3,6 +3,7 @@
 #include "alloc/os.h"
 #include "alloc/thread.h"
 #include "tracking/exact.h"
+#include "tracking/check_stacks.h"
 #include "tracking/process.h"
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
@@ -16,7 +17,9 @@ static uint32_t capture_stack(ms_arena_t *arena, void *caller, uintptr_t sp, uin
         if (!ms_unwind_to(arena->unwind, (uintptr_t)caller, &pc, &sp, &fp))
             return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
     }
-    return ms_unwind_site(arena->unwind, pc, sp, fp, (unsigned)ms_process.knobs.stack_depth);
+    uint32_t site = ms_unwind_site(arena->unwind, pc, sp, fp, (unsigned)ms_process.knobs.stack_depth);
+    if (ms_unlikely(ms_process.knobs.check_stacks)) ms_check_stack(arena->unwind, pc, site);
+    return site;
 }
 
 uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
