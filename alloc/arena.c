@@ -8,6 +8,7 @@
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
 #include "alloc/thread.h"
+#include "tracking/events.h"
 #include "tracking/exact.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
@@ -456,6 +457,7 @@ static void decay(uint64_t now) {
 }
 
 void ms_arena_settle(ms_arena_t *arena) {
+    ms_trace_look(arena);
     ms_flow_t flow = ms_arena_bytes(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
@@ -487,6 +489,7 @@ typedef struct request {
     void *caller;
     uintptr_t sp, fp; /* registers of the caller once it is returned to; sp 0: not known */
     ms_large_t *large; /* its memory, if that had to be there first */
+    uint32_t site;     /* found: its own or a sample's */
     bool sampled;
 } request_t;
 
@@ -508,8 +511,9 @@ static void count_birth(ms_arena_t *arena, uint32_t site, const void *base, size
         ms_site_count_alloc(arena, site, size);
 }
 
-static uint32_t every_site(ms_arena_t *arena, const request_t *request) {
-    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, request->caller, request->sp, request->fp) : 0;
+static uint32_t every_site(ms_arena_t *arena, request_t *request) {
+    if (!is_exact()) return 0;
+    return request->site = ms_site_capture(arena, request->caller, request->sp, request->fp);
 }
 
 /* `size` as the header has it: 0 for large blocks. */
@@ -520,8 +524,8 @@ static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t
                                                  .identity = ms_identity(ms_arena_task(arena), arena->code, flags)});
 }
 
-static uint32_t sample_site(ms_arena_t *arena, const request_t *request, double weight) {
-    uint32_t site = ms_site_capture(arena, request->caller, request->sp, request->fp);
+static uint32_t sample_site(ms_arena_t *arena, request_t *request, double weight) {
+    uint32_t site = request->site = ms_site_capture(arena, request->caller, request->sp, request->fp);
     arena->sampled_blocks++;
     ms_site_count_sample(arena, site, request->size, weight);
     return site;
@@ -536,7 +540,7 @@ static ms_large_t *large_memory(ms_arena_t *arena, const request_t *request) {
     return ms_large_allocate(request->size, request->alignment, request->room);
 }
 
-static void *allocate_large(ms_arena_t *arena, const request_t *request) {
+static void *allocate_large(ms_arena_t *arena, request_t *request) {
     ms_large_t *block = request->large ? request->large : large_memory(arena, request);
     if (!block) return NULL;
     uint32_t site = every_site(arena, request);
@@ -557,7 +561,7 @@ static ms_facts_t inner_facts(uint32_t code, size_t distance) {
 }
 
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
-static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
+static void *allocate_extended(ms_arena_t *arena, request_t *request) {
     size_t whole = request->size + INNER_OVERHEAD + (request->alignment - 16);
     if (whole > MS_SMALL_MAX) return allocate_large(arena, request);
     uint32_t class = ms_class_of(whole);
@@ -578,7 +582,7 @@ static void *allocate_extended(ms_arena_t *arena, const request_t *request) {
     return inner;
 }
 
-static void *allocate_plain(ms_arena_t *arena, const request_t *request) {
+static void *allocate_plain(ms_arena_t *arena, request_t *request) {
     uint32_t class = ms_class_of(request->size);
     void *payload = take_block(arena, class);
     if (!payload) return NULL;
@@ -589,7 +593,7 @@ static void *allocate_plain(ms_arena_t *arena, const request_t *request) {
     return payload;
 }
 
-static void *allocate_any(ms_arena_t *arena, const request_t *request) {
+static void *allocate_any(ms_arena_t *arena, request_t *request) {
     if (is_large(request)) return allocate_large(arena, request);
     if (request->sampled || request->alignment > 16) return allocate_extended(arena, request);
     return allocate_plain(arena, request);
@@ -630,6 +634,7 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     }
     arena->empty_moved |= request->size == 0;
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
+    if (ms_unlikely(arena->tracing)) ms_trace_allocated(arena, payload, request->size, request->site);
     return payload;
 }
 
@@ -804,6 +809,11 @@ void ms_block_walk(ms_block_visit_t *visit, void *context) {
     ms_large_walk(visit_large, &walk);
 }
 
+void *ms_block_payload(const ms_block_facts_t *block) {
+    bool extended = ms_facts_flags(block->facts) & MS_FLAG_EXTENDED;
+    return (char *)block->base + (extended ? ((const ms_extension_t *)block->base)->inner : 0);
+}
+
 bool ms_block_has_inner(const void *base, const void *payload) {
     const uint32_t mask = MS_FLAG_LIVE | MS_FLAG_EXTENDED;
     return (ms_facts_flags(ms_open(ms_header_of(base))) & mask) == mask &&
@@ -876,6 +886,7 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
 
 /* The block was claimed. */
 static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
+    if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, block->base, block->size);
     count_free(arena, block);
     ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
     ms_header_set_free(block->header, NULL);
@@ -889,6 +900,7 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
         release_large(arena, block);
         return;
     }
+    if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, payload, block->size);
     count_free(arena, block);
     if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) erase_inner(block);
     if (ms_unlikely(ms_process.paranoid) && ms_paranoia_keep(arena, block)) return;
@@ -909,6 +921,7 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dies(payload, &block);
     ms_arena_t *arena = ms_arena_enter();
     if (is_exact()) look_at_clock(arena);
+    ms_trace_look(arena);
     release(arena, &block, payload);
     ms_arena_leave(arena);
     errno = saved;
@@ -975,6 +988,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     count_birth(arena, site, payload, size);
+    if (ms_unlikely(arena->tracing)) ms_trace_resized(arena, old->base, old->size, payload, size, site);
     return sampled;
 }
 
@@ -1010,6 +1024,8 @@ static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
 static void *resize_in_place(ms_block_facts_t *old, size_t size, void *caller) {
     ms_arena_t *arena = ms_arena_enter();
     if (is_exact()) look_at_clock(arena);
+    ms_trace_look(arena);
+    if (ms_unlikely(arena->tracing)) ms_trace_resizes(arena);
     void *payload = old->large ? resize_large(arena, old, size, caller) : resize_small(arena, old, size, caller);
     ms_arena_leave(arena);
     return payload;

@@ -35,6 +35,7 @@
 
 struct ms_thread;
 struct ms_unwind_thread;
+struct ms_ring;
 
 /* Life of an arena; transitions in alloc/thread.c. */
 typedef enum {
@@ -106,7 +107,10 @@ typedef struct ms_arena {
     int64_t sample_left;     /* bytes until the next sample; INT64_MAX: no sampling */
     uint64_t random;         /* state of the generator */
     uint64_t sampled_blocks; /* ever, in this arena */
-    bool always_slow;        /* mode exact, junk, guard, quarantine: every call takes the slow path */
+    bool always_slow;        /* mode exact, junk, guard, quarantine, tracing: every call takes the slow path */
+    bool tracing;            /* events go to the ring */
+    uint32_t trace_epoch;    /* ms_trace_epoch it follows */
+    struct ms_ring *ring;    /* NULL until it first traces */
     uint32_t settles;        /* settles, to look at the clock now and then only */
     struct ms_unwind_thread *unwind;
 
@@ -368,6 +372,7 @@ typedef struct ms_block_facts {
     struct ms_large *large;
 } ms_block_facts_t;
 bool ms_block_find(const void *payload, ms_block_facts_t *found);
+void *ms_block_payload(const ms_block_facts_t *block); /* what the program got */
 
 /* What the header of a block says once it is freed and on its way home or in quarantine, before the block `next`. */
 ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next);

@@ -5,6 +5,7 @@
 #include "alloc/os.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
+#include "tracking/events.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
 #include "tracking/tasks.h"
@@ -296,7 +297,7 @@ static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     arena->thread = thread;
     arena->code = thread->code;
     arena->tenant = ++tenants;
-    arena->always_slow = ms_process.always_slow;
+    ms_trace_adopt(arena);
     if (thread != &folded) thread->arena = arena;
     if (arena->unwind) ms_unwind_thread_reset(arena->unwind);
     ms_arena_dress(arena);

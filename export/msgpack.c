@@ -225,6 +225,17 @@ uint64_t ms_export_rows(ms_writer_t *writer, ms_table_id_t id, const void *rows,
     return records;
 }
 
+uint64_t ms_export_record(ms_writer_t *writer, const char *kind, const void *body, size_t bytes) {
+    msgpack_packer packer;
+    msgpack_packer_init(&packer, writer, write_out);
+    msgpack_pack_array(&packer, 3);
+    ms_pack_text(&packer, kind);
+    msgpack_pack_uint32(&packer, ms_crc32(0, body, bytes));
+    msgpack_pack_bin(&packer, bytes);
+    ms_writer_put(writer, body, bytes);
+    return 1;
+}
+
 uint64_t ms_export_first(ms_writer_t *writer) {
     ms_record_put(writer, "memscope", pack_first_body, NULL);
     return 1;

@@ -30,6 +30,9 @@ uint64_t ms_export_columns(ms_table_id_t id, const char *names);
 uint64_t ms_export_rows(ms_writer_t *writer, ms_table_id_t id, const void *rows, size_t count, uint64_t columns,
                          bool anew);
 
+/* A record of any kind whose body is packed already. Returns 1. */
+uint64_t ms_export_record(ms_writer_t *writer, const char *kind, const void *body, size_t bytes);
+
 /* All tables but the series, and the end, behind `records` records. Returns the writer's error. */
 int ms_export_rest(const ms_model_t *model, ms_writer_t *writer, uint64_t records, bool anew);
 

@@ -106,14 +106,7 @@ typedef struct {
     bool out_of_memory;
 } ms_reading_t;
 
-typedef struct {
-    ms_token_t kind;
-    uint64_t crc;
-    ms_unpack_t body;
-} ms_record_t;
-
-/* Takes the next record's envelope. False when the bytes end inside it or it is no record. */
-static bool next_record(ms_unpack_t *bytes, ms_record_t *record) {
+bool ms_record_next(ms_unpack_t *bytes, ms_record_t *record) {
     ms_unpack_t at = *bytes;
     ms_token_t token;
     if (!ms_unpack_kind(&at, MS_TOKEN_ARRAY, &token) || token.number != 3) return false;
@@ -126,8 +119,7 @@ static bool next_record(ms_unpack_t *bytes, ms_record_t *record) {
     return true;
 }
 
-/* The body has the checksum it should and is one MessagePack object; from here on its counts can be believed. */
-static bool body_is_intact(const ms_record_t *record) {
+bool ms_record_is_intact(const ms_record_t *record) {
     ms_unpack_t body = record->body;
     if (ms_crc32(0, body.at, (size_t)(body.end - body.at)) != record->crc) return false;
     return ms_unpack_skip(&body) && body.at == body.end;
@@ -317,7 +309,7 @@ static void read_delta(ms_reading_t *reading, ms_unpack_t body) {
 
 static void read_record(ms_reading_t *reading, const ms_record_t *record) {
     ms_token_t count;
-    if (!body_is_intact(record)) {
+    if (!ms_record_is_intact(record)) {
         reading->damaged_records++;
         ms_series_read_gap(reading->series);
     } else if (ms_token_is(&record->kind, "rows")) {
@@ -330,7 +322,7 @@ static void read_record(ms_reading_t *reading, const ms_record_t *record) {
         bool counted = find_token(record->body, "records", MS_TOKEN_UINT, &count) && count.number == reading->records;
         reading->ended = counted;
         reading->damaged_records += !counted;
-    } else {
+    } else if (!ms_token_is(&record->kind, "events")) { /* of an event log, read by export/event_codec.h */
         reading->unknown_records++;
     }
     reading->records++;
@@ -370,10 +362,10 @@ static void warn(const ms_reading_t *reading, size_t offset, size_t left) {
 static bool read_first(ms_unpack_t *bytes, const char *name, char *error, size_t error_bytes) {
     ms_record_t record;
     ms_token_t format;
-    if (!next_record(bytes, &record)) {
+    if (!ms_record_next(bytes, &record)) {
         say(error, error_bytes, "%s: cut off inside its first record, nothing in it can be read; record it again",
             name);
-    } else if (!body_is_intact(&record) || !find_token(record.body, "format", MS_TOKEN_UINT, &format)) {
+    } else if (!ms_record_is_intact(&record) || !find_token(record.body, "format", MS_TOKEN_UINT, &format)) {
         say(error, error_bytes, "%s: its first record is damaged, nothing in it can be trusted; record it again", name);
     } else if (format.number != MS_FORMAT_VERSION) {
         say(error, error_bytes,
@@ -416,7 +408,7 @@ ms_snapshot_file_t *ms_read_bytes(const char *name, const void *bytes, size_t n,
     ms_reading_t reading = {.file = file_new(), .records = 1, .series = ms_series_reader_new()};
     reading.out_of_memory = reading.file == NULL || reading.series == NULL;
     ms_record_t record;
-    while (!reading.out_of_memory && !reading.ended && next_record(&at, &record)) read_record(&reading, &record);
+    while (!reading.out_of_memory && !reading.ended && ms_record_next(&at, &record)) read_record(&reading, &record);
     ms_series_reader_free(reading.series);
     if (!reading.out_of_memory) settle(&reading);
     if (reading.out_of_memory) {

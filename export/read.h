@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "export/unpack.h"
 #include "tracking/model.h"
 
 typedef struct ms_snapshot_file {
@@ -32,5 +33,19 @@ void ms_snapshot_file_free(ms_snapshot_file_t *file); /* NULL is fine */
 /* Zeroed memory, aligned for anything, that lives as long as the file: for rows and strings added to the model.
  * NULL when there is none. */
 void *ms_snapshot_file_alloc(ms_snapshot_file_t *file, size_t bytes);
+
+/* ---- record by record, for streams of other kinds than the model's */
+
+typedef struct ms_record {
+    ms_token_t kind;
+    uint64_t crc;
+    ms_unpack_t body;
+} ms_record_t;
+
+/* Takes the next record's envelope. False when the bytes end inside it or it is no record. */
+bool ms_record_next(ms_unpack_t *bytes, ms_record_t *record);
+
+/* The body has the checksum it should and is one MessagePack object; from here on its counts can be believed. */
+bool ms_record_is_intact(const ms_record_t *record);
 
 #endif

@@ -51,14 +51,15 @@ static void drain(ms_writer_t *writer, const void *bytes, size_t n) {
     if (n > 0 && writer->error == 0) writer->error = writer->drain(writer->context, bytes, n);
 }
 
-static void flush(ms_writer_t *writer) {
+int ms_writer_flush(ms_writer_t *writer) {
     drain(writer, writer->buffer, writer->used);
     writer->used = 0;
+    return writer->error;
 }
 
 void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n) {
     if (writer->error != 0) return;
-    if (n > MS_WRITER_BYTES - writer->used) flush(writer);
+    if (n > MS_WRITER_BYTES - writer->used) ms_writer_flush(writer);
     if (n > MS_WRITER_BYTES) {
         drain(writer, bytes, n);
         return;
@@ -73,7 +74,7 @@ void ms_writer_text(ms_writer_t *writer, const char *text) {
 
 int ms_writer_close(ms_writer_t *writer) {
     if (writer->buffer != NULL) {
-        flush(writer);
+        ms_writer_flush(writer);
         munmap(writer->buffer, MS_WRITER_BYTES);
         writer->buffer = NULL;
     }

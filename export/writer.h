@@ -39,6 +39,9 @@ int ms_writer_sink(ms_writer_t *writer, ms_writer_drain_t drain, void *context);
 void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n);
 void ms_writer_text(ms_writer_t *writer, const char *text); /* the bytes of a C string */
 
+/* Drains what is buffered. Returns 0 or the sticky errno value. */
+int ms_writer_flush(ms_writer_t *writer);
+
 /* Drains what is buffered and releases the buffer (and the file of ms_writer_open). Returns 0 or the errno value of
  * the first thing that failed, close() included. What was written stays, whatever failed. */
 int ms_writer_close(ms_writer_t *writer);

@@ -57,7 +57,13 @@ def files_left(conf):
         with subprocess.Popen([PROBE, "usable"], env={**os.environ, "MEMSCOPE_CONF": conf}, cwd=directory,
                               stdout=subprocess.DEVNULL) as process:
             process.wait(timeout=120)
-        return {name: open(os.path.join(directory, name), "rb").read() for name in os.listdir(directory)}, process.pid
+        left = {}
+        for where, _, names in os.walk(directory):
+            for name in names:
+                path = os.path.join(where, name)
+                with open(path, "rb") as file:
+                    left[os.path.relpath(path, directory)] = file.read()
+        return left, process.pid
 
 
 # ---- one function a knob
@@ -173,6 +179,35 @@ def knob_leaks():
     check(sum(row["bytes"] for row in live["leaks"]) == live["totals"]["live_bytes"], "leaks:live does not list all that lives")
     check("live" not in {row["kind"] for row in scan["leaks"]} and scan["leaks"], f"leaks:scan: {scan['leaks']}")
     check([data["leak_checks"][0]["method"] for data in (live, scan)] == ["live", "scan"], "leak_checks names the wrong method")
+
+
+def knob_trace():
+    left, _ = files_left("trace:on,buffer_size:16M,output:x")
+    check(sorted(left) == ["x.bin", "x.memscope"] and left["x.bin"][2:10] == b"memscope", f"trace:on leaves {sorted(left)}")
+    left, _ = files_left("trace:off,output:x")
+    check(sorted(left) == ["x.memscope"], f"trace:off leaves {sorted(left)}")
+    check(snapshot("trace:on,buffer_size:16M")["trace"]["events"] >= 80000 and snapshot("trace:off")["trace"] is None, "trace:on logs no events")
+
+
+def knob_trace_output():
+    left, pid = files_left("trace:on,trace_output:sub/%n-%p")
+    check(list(left) == [f"sub/knob_probe-{pid}.bin"], f"trace_output with a directory leaves {list(left)}")
+    left, pid = files_left("trace:on,trace_output:%n-%p,output:x")
+    check(sorted(left) == sorted([f"knob_probe-{pid}.bin", "x.memscope"]), f"trace_output leaves {sorted(left)}")
+    out, errors, status, _ = probe("trace:on,trace_output:/proc/nonexistent/x", "usable", snapshot=False)
+    check(status == 0 and "done" in out and errors.count("\n") == 1 and "trace_output" in errors, f"trace_output: {errors!r}")
+
+
+def knob_buffer_size():
+    # a full disk: what does not fit the rings, and the writer's own buffer, is dropped
+    for size, drops in (("4K", True), ("64M", False)):
+        row = probe(f"trace:on,trace_output:/dev/full,buffer_size:{size}")[3]["trace"]
+        check((row["dropped_events"] > 0) == drops, f"buffer_size:{size} drops {row['dropped_events']}")
+
+
+def knob_max_events():
+    row = probe("trace:on,max_events:100")[3]["trace"]
+    check(row["events"] == 100 and row["over_max_events"] >= 79900, f"max_events:100: {row}")
 
 
 def knob_on_mismatch():

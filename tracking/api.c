@@ -10,13 +10,15 @@
 #include "export/file.h"
 #include "memscope/memscope.h"
 #include "tracking/check_stacks.h"
+#include "tracking/event_log.h"
+#include "tracking/events.h"
+#include "tracking/path.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
 #include "tracking/snapshot.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 const char *memscope_version(void) { return VERSION; }
@@ -192,69 +194,65 @@ int memscope_export_msgpack(const char *path) { return export_to(path, MS_FORMAT
 int memscope_export_json(const char *path) { return export_to(path, MS_FORMAT_JSON); }
 int memscope_export_html(const char *path) { return export_to(path, MS_FORMAT_HTML); }
 
-/* ---- at exit */
-
-#define PATH_ROOM 4096
-
-typedef struct path {
-    char text[PATH_ROOM];
-    size_t length;
-} path_t;
-
-static path_t *path_add(path_t *path, const char *text) {
-    while (*text && path->length < PATH_ROOM - 1) path->text[path->length++] = *text++;
-    path->text[path->length] = '\0';
-    return path;
-}
-
-/* %p, %n and %% of the knob. */
-static void path_expand(path_t *path, const char *pattern) {
-    for (char number[24], one[2] = ""; *pattern; pattern++) {
-        one[0] = *pattern;
-        if (*pattern != '%' || !pattern[1]) {
-            path_add(path, one);
-            continue;
-        }
-        pattern++;
-        one[0] = *pattern;
-        if (*pattern == 'p') path_add(path, ms_os_decimal(number, (uint64_t)getpid()));
-        else if (*pattern == 'n') path_add(path, ms_program_name());
-        else if (*pattern == '%') path_add(path, one);
-        else path_add(path_add(path, "%"), one);
-    }
-}
-
 static const struct {
     const char *name, *ending;
     ms_format_t format;
 } formats[] = {{"memscope", ".memscope", MS_FORMAT_MSGPACK}, {"json", ".json", MS_FORMAT_JSON}, {"html", ".html", MS_FORMAT_HTML}};
 #define FORMATS (sizeof formats / sizeof formats[0])
 
-/* The format whose ending the path has, FORMATS if it has none. */
-static size_t format_of_ending(const path_t *path) {
-    size_t which = 0;
-    for (; which < FORMATS; which++) {
-        size_t length = strlen(formats[which].ending);
-        if (path->length > length && strcmp(path->text + path->length - length, formats[which].ending) == 0) break;
+/* ---- event log */
+
+int memscope_trace_all(const char *directory) {
+    int error = ms_event_log_start(directory);
+    ms_arena_t *arena = ms_arena_enter();
+    ms_trace_look(arena);
+    ms_arena_leave(arena);
+    return error;
+}
+
+int memscope_stop_tracing(void) { return ms_event_log_stop(); }
+
+int memscope_export_comprehensive(const char *directory, const char *name) {
+    if (!directory || !name || !*name) return EINVAL;
+    ms_event_log_flush();
+    int saved = errno, error = 0;
+    ms_snapshot_t *snapshot = ms_snapshot_take("call");
+    if (!snapshot) error = ENOMEM;
+    for (size_t which = 0; which < FORMATS && !error; which++) {
+        ms_path_t path = {.length = 0};
+        ms_path_add(ms_path_add(ms_path_add(&path, directory), "/"), name);
+        if (which == 0) error = ms_path_make_directories(path.text);
+        if (!error) error = write_file(snapshot, ms_path_add(&path, formats[which].ending)->text, formats[which].format);
     }
+    if (snapshot) ms_snapshot_free(snapshot);
+    errno = saved;
+    return error;
+}
+
+/* ---- at exit */
+
+/* The format whose ending the path has, FORMATS if it has none. */
+static size_t format_of_ending(const ms_path_t *path) {
+    size_t which = 0;
+    while (which < FORMATS && !ms_path_ends(path, formats[which].ending)) which++;
     return which;
 }
 
-static void write_format(const ms_snapshot_t *snapshot, const path_t *path, size_t which) {
+static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, size_t which) {
     int error = write_file(snapshot, path->text, formats[which].format);
     if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
 }
 
 /* Each word of "memscope+json+html"; unknown ones are named. */
-static void write_formats(const ms_snapshot_t *snapshot, const path_t *base) {
+static void write_formats(const ms_snapshot_t *snapshot, const ms_path_t *base) {
     const char *word = ms_process.knobs.formats;
     while (*word) {
         size_t length = strcspn(word, "+"), which = 0;
         while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
             which++;
-        path_t path = *base;
+        ms_path_t path = *base;
         if (which < FORMATS)
-            write_format(snapshot, path_add(&path, formats[which].ending), which);
+            write_format(snapshot, ms_path_add(&path, formats[which].ending), which);
         else
             ms_os_say("formats:", ms_process.knobs.formats, ": expected memscope, json or html, joined by '+'", NULL);
         word += length + (word[length] == '+');
@@ -269,42 +267,27 @@ static size_t first_format(void) {
 }
 
 /* A device or pipe is written to as it is. The ending of the path says the format unless `formats` was set. */
-static void write_to(const ms_snapshot_t *snapshot, path_t *path) {
-    struct stat file;
-    bool special = stat(path->text, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
+static void write_to(const ms_snapshot_t *snapshot, ms_path_t *path) {
+    bool special = ms_path_is_special(path->text);
     size_t ending = format_of_ending(path);
     bool formats_set = ms_process_knob_sources[MS_KNOB_formats] != MS_SOURCE_DEFAULT;
     if (special || (ending < FORMATS && !formats_set)) {
         write_format(snapshot, path, ending < FORMATS ? ending : first_format());
         return;
     }
-    if (ending < FORMATS) path->text[path->length -= strlen(formats[ending].ending)] = '\0';
+    if (ending < FORMATS) ms_path_cut(path, formats[ending].ending);
     write_formats(snapshot, path);
-}
-
-/* Makes the directories of a path that are missing; 0 or the errno value of what failed. */
-static int make_directories(const char *path) {
-    char part[PATH_ROOM];
-    for (size_t i = 0; path[i] && i < PATH_ROOM - 1; i++) {
-        part[i] = path[i];
-        if (i == 0 || path[i] != '/') continue;
-        part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) return errno;
-        part[i] = '/';
-    }
-    return 0;
 }
 
 static bool output_refused; /* and said so */
 
 /* Said when the program starts, before hours of work: it could not be written at the end. */
 static void check_output(void) {
-    path_t path = {.length = 0};
-    path_expand(&path, ms_process.knobs.output);
-    int saved = errno, error = make_directories(path.text);
+    ms_path_t path = {.length = 0};
+    ms_path_expand(&path, ms_process.knobs.output);
+    int saved = errno, error = ms_path_make_directories(path.text);
     char *slash = strrchr(path.text, '/');
-    struct stat file;
-    bool special = stat(path.text, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
+    bool special = ms_path_is_special(path.text);
     if (slash) slash[slash == path.text] = '\0';
     if (!error && !special && access(slash ? path.text : ".", W_OK | X_OK) != 0) error = errno;
     output_refused = error != 0;
@@ -317,9 +300,15 @@ static void check_output(void) {
 /* Apart from its caller: a search for leaks reads the frames above it, and a long path would be a hole in them in which
  * pointers of functions that returned still stand. */
 static __attribute__((noinline)) void write_snapshot(const ms_snapshot_t *snapshot) {
-    path_t path = {.length = 0};
-    path_expand(&path, ms_process.knobs.output);
+    ms_path_t path = {.length = 0};
+    ms_path_expand(&path, ms_process.knobs.output);
     write_to(snapshot, &path);
+}
+
+static void begin_trace(void) {
+    int error = ms_event_log_start(NULL);
+    if (error && error != EALREADY)
+        ms_os_say("trace:on: ", strerrordesc_np(error), ": no event log can be written; trace_output says where to", NULL);
 }
 
 static void write_at_exit(void) {
@@ -341,6 +330,7 @@ static __attribute__((constructor)) void library_loaded(void) {
     ms_thread_init_fork();
     if (ms_process.knobs.check_stacks && ms_process.sites != MS_SITES_NONE && ms_process.full_stacks) ms_check_stacks_init();
     if (ms_process.knobs.output[0]) check_output();
+    if (ms_process.knobs.trace) begin_trace();
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     const ms_backend_t *backend = ms_backend_get(id);
     char name[32];
@@ -353,4 +343,7 @@ static __attribute__((constructor)) void library_loaded(void) {
         ms_os_say("backend:mimalloc: ", MS_MIMALLOC_SONAME, " cannot be opened; using ", ms_backend_current()->name, NULL);
 }
 
-static __attribute__((destructor)) void library_unloaded(void) { write_at_exit(); }
+static __attribute__((destructor)) void library_unloaded(void) {
+    ms_event_log_stop();
+    write_at_exit();
+}

@@ -2,6 +2,7 @@
 #include "alloc/backend.h"
 #include "alloc/os.h"
 #include "alloc/slab.h"
+#include "tracking/events.h"
 #include "tracking/header.h"
 #include "tracking/sites.h"
 #include "tracking/stacks.h"
@@ -78,6 +79,7 @@ void ms_process_start(void) {
     apply_mode();
     ms_process.start_ns = ms_os_monotonic_ns();
     ms_process.start_unix_ns = ms_os_unix_ns();
+    if (ms_process.knobs.trace) atomic_store(&ms_trace_epoch, 1); /* the writer starts in the constructor */
     if (ms_process.sites != MS_SITES_NONE) {
         ms_stacks_init(MS_SITE_STACKS_MAX);
         ms_unwind_init();

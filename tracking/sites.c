@@ -2,6 +2,7 @@
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
+#include "tracking/events.h"
 #include "tracking/exact.h"
 #include "tracking/check_stacks.h"
 #include "tracking/process.h"
@@ -102,6 +103,8 @@ void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
         ms_exact_renamed(arena, before, site, block->base, block->size);
     else
         move_counts(arena, before, site, block->size);
+    ms_trace_look(arena);
+    if (ms_unlikely(arena->tracing)) ms_trace_named(arena, ms_block_payload(block), block->size, site);
     ms_arena_leave(arena);
     ms_facts_t facts = block->facts;
     facts.word0 = (facts.word0 & (((uint64_t)1 << MS_WORD0_SITE_SHIFT) - 1)) | ms_word0(site, 0, 0);

@@ -4,6 +4,7 @@
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
+#include "tracking/event_log.h"
 #include "tracking/leaks.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
@@ -515,6 +516,16 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
     return true;
 }
 
+/* ---- event log */
+
+static bool fill_trace(ms_snapshot_t *snapshot) {
+    ms_trace_row_t *row = ROWS(snapshot, trace, 1);
+    if (!row) return false;
+    snapshot->model.trace.count = ms_event_log_row(row);
+    if (snapshot->model.trace.count) row->path = text_of(snapshot, row->path);
+    return true;
+}
+
 /* ---- all of it */
 
 typedef bool fill_fn(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots);
@@ -527,7 +538,7 @@ static bool fill_counts(ms_snapshot_t *snapshot, const char *reason, ms_roots_t 
 
 static bool fill(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
     return fill_counts(snapshot, reason, roots) && fill_cross_frees(snapshot) && fill_variables(snapshot) &&
-           fill_classes(snapshot) && fill_memory(snapshot) && fill_knobs(snapshot) && fill_quality(snapshot) &&
+           fill_classes(snapshot) && fill_memory(snapshot) && fill_knobs(snapshot) && fill_trace(snapshot) && fill_quality(snapshot) &&
            ms_snapshot_leaks(snapshot, roots) && ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
 }
 
@@ -561,6 +572,18 @@ static ms_snapshot_t *take(fill_fn *fill_tables, const char *reason, uintptr_t s
     ms_snapshot_t *snapshot = take_once(fill_tables, reason, stack);
     if (snapshot || !ms_trim()) return snapshot;
     return take_once(fill_tables, reason, stack); /* where address space ends, what is kept for the program goes first */
+}
+
+ms_snapshot_t *ms_snapshot_identity(const char *reason) {
+    ms_region_t region = {0};
+    ms_snapshot_t *snapshot = ms_region_alloc(&region, sizeof *snapshot);
+    if (!snapshot) return NULL;
+    snapshot->region = region;
+    if (ROWS(snapshot, null_reasons, NULL_REASONS) && fill_knobs(snapshot) && ms_snapshot_process(snapshot, reason) &&
+        ms_snapshot_modules(snapshot))
+        return snapshot;
+    ms_snapshot_free(snapshot);
+    return NULL;
 }
 
 ms_snapshot_t *ms_snapshot_take(const char *reason) {

@@ -40,6 +40,9 @@ typedef struct memscope_snapshot {
 ms_snapshot_t *ms_snapshot_take(const char *reason);
 /* Only threads, totals, tasks and sites. */
 ms_snapshot_t *ms_snapshot_counts(void);
+
+/* What says whose data it is, alone: process, knobs, modules. Takes no lock. */
+ms_snapshot_t *ms_snapshot_identity(const char *reason);
 void ms_snapshot_free(ms_snapshot_t *snapshot);
 
 /* Rounded down: standard errors need no libm. */

@@ -69,7 +69,7 @@ int ms_worker_start(ms_worker_t *worker) {
         workers = worker;
     }
     atomic_store(&worker->stopping, 0);
-    atomic_store(&worker->bell, 0);
+    atomic_store(&worker->bell, MS_BELL_SILENT);
     atomic_store(&worker->state, MS_WORKER_RUNNING);
     sigset_t all, before;
     sigfillset(&all);
@@ -84,6 +84,7 @@ int ms_worker_start(ms_worker_t *worker) {
 /* The clock is CLOCK_MONOTONIC_COARSE: slices are longer than its ticks. */
 bool ms_worker_stop(ms_worker_t *worker, uint64_t patience_ns) {
     atomic_store_explicit(&worker->stopping, 1, memory_order_release);
+    futex_wake(&worker->stopping);
     ms_worker_ring(worker);
     uint64_t since = ms_os_monotonic_ns();
     uint32_t seen = atomic_load(&worker->progress);
@@ -101,11 +102,17 @@ bool ms_worker_stop(ms_worker_t *worker, uint64_t patience_ns) {
 }
 
 void ms_worker_sleep(ms_worker_t *worker, uint64_t ns) {
-    if (atomic_load(&worker->bell) == 0) futex_wait(&worker->bell, 0, ns);
-    atomic_store(&worker->bell, 0);
+    uint32_t silent = MS_BELL_SILENT;
+    if (atomic_compare_exchange_strong(&worker->bell, &silent, MS_BELL_ASLEEP))
+        futex_wait(&worker->bell, MS_BELL_ASLEEP, ns);
+    atomic_store(&worker->bell, MS_BELL_SILENT);
+}
+
+void ms_worker_pause(ms_worker_t *worker, uint64_t ns) {
+    futex_wait(&worker->stopping, 0, ns);
 }
 
 void ms_worker_ring(ms_worker_t *worker) {
-    if (atomic_load_explicit(&worker->bell, memory_order_relaxed)) return;
-    if (atomic_exchange(&worker->bell, 1) == 0) futex_wake(&worker->bell);
+    if (atomic_load_explicit(&worker->bell, memory_order_relaxed) == MS_BELL_RUNG) return;
+    if (atomic_exchange(&worker->bell, MS_BELL_RUNG) == MS_BELL_ASLEEP) futex_wake(&worker->bell);
 }

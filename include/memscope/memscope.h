@@ -273,6 +273,30 @@ int memscope_export_msgpack(const char *path);
 int memscope_export_json(const char *path);
 int memscope_export_html(const char *path);
 
+/* ---- event log -------------------------------------------------------------------------------------------- */
+
+/* Starts the event log: from now on every allocation, free and resize of every thread is written to DIRECTORY/NAME.PID.bin
+ * (MessagePack, docs/format.md; directories are made, a file that exists is kept and the log gets a number). NULL: where
+ * the knobs trace_output and output say. What a thread logs faster than it can be written is dropped and counted.
+ *
+ * The caller's next call of malloc or free is logged. Another thread follows at its next call that has something due: when
+ * it has allocated another 128 KiB or freed another 2,048 blocks of one size class, at most. Until then its events are
+ * missing, and not counted as dropped. A thread that writes the log runs until memscope_stop_tracing().
+ *
+ * Returns 0 or an errno value: EALREADY while there is a log, EBUSY while the last one cannot be ended, what kept the file
+ * from being opened. Any thread; locks. */
+int memscope_trace_all(const char *directory);
+
+/* Ends the log: no thread logs what it does after the call. Waits until everything is in the file, but no longer than a
+ * second in which nothing can be written; the file then ends early and what is missing counts as dropped. Threads take the
+ * fast paths again from their next call on. Returns 0 or an errno value: ESRCH if there is no log, what kept it from being
+ * written. Any thread; locks. The log also ends with the process. */
+int memscope_stop_tracing(void);
+
+/* Writes a snapshot to DIRECTORY/NAME.memscope, .json and .html (truncated first; directories are made), and, while there
+ * is an event log, what was logged so far to its file. Returns 0 or the errno value of what failed. */
+int memscope_export_comprehensive(const char *directory, const char *name);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -436,6 +436,7 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
                 ...losses,
             },
         ],
+        trace: [],
         null_reasons: [
             {
                 table: "data_quality",

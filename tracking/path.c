@@ -1,0 +1,60 @@
+#include "tracking/path.h"
+#include "alloc/os.h"
+#include "tracking/snapshot.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+ms_path_t *ms_path_add(ms_path_t *path, const char *text) {
+    while (*text && path->length < MS_PATH_ROOM - 1) path->text[path->length++] = *text++;
+    path->text[path->length] = '\0';
+    return path;
+}
+
+void ms_path_expand(ms_path_t *path, const char *pattern) {
+    for (char number[24], one[2] = ""; *pattern; pattern++) {
+        one[0] = *pattern;
+        if (*pattern != '%' || !pattern[1]) {
+            ms_path_add(path, one);
+            continue;
+        }
+        pattern++;
+        one[0] = *pattern;
+        if (*pattern == 'p')
+            ms_path_add(path, ms_os_decimal(number, (uint64_t)getpid()));
+        else if (*pattern == 'n')
+            ms_path_add(path, ms_program_name());
+        else if (*pattern == '%')
+            ms_path_add(path, one);
+        else
+            ms_path_add(ms_path_add(path, "%"), one);
+    }
+}
+
+bool ms_path_ends(const ms_path_t *path, const char *ending) {
+    size_t length = strlen(ending);
+    return path->length > length && strcmp(path->text + path->length - length, ending) == 0;
+}
+
+void ms_path_cut(ms_path_t *path, const char *ending) {
+    if (ms_path_ends(path, ending)) path->text[path->length -= strlen(ending)] = '\0';
+}
+
+bool ms_path_is_special(const char *path) {
+    struct stat file;
+    return stat(path, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
+}
+
+int ms_path_make_directories(const char *path) {
+    char part[MS_PATH_ROOM];
+    for (size_t i = 0; path[i] && i < MS_PATH_ROOM - 1; i++) {
+        part[i] = path[i];
+        if (i == 0 || path[i] != '/') continue;
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) return errno;
+        part[i] = '/';
+    }
+    return 0;
+}
