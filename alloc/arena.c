@@ -1064,6 +1064,14 @@ static inline void *resize_plain(void *payload, size_t size, ms_origin_t origin,
     return payload;
 }
 
+/* What has grown will grow again: up to the size from which nothing is copied, room for twice as much is in the mapping.
+ * Pages nobody touches cost nothing. */
+static void *allocate_growing(size_t size, ms_origin_t origin, void *caller) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+    if (size < MS_DIRECT_MIN && !ms_process.paranoid) request.room = 2 * size;
+    return allocate(&request);
+}
+
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
     void *plain = resize_plain(payload, size, origin, caller);
     if (ms_likely(plain != NULL)) return plain;
@@ -1078,7 +1086,8 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller
     }
     void *stays = ms_process.paranoid ? NULL : resize_in_place(&old, size, caller);
     if (stays) return stays;
-    void *fresh = ms_allocate(size, origin, caller);
+    void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, caller)
+                                                         : ms_allocate(size, origin, caller);
     if (!fresh) return NULL;
     uint32_t site = ms_facts_site(old.facts);
     memcpy(fresh, payload, size < old.size ? size : old.size);

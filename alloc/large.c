@@ -264,7 +264,7 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
     }
     size_t bytes = sizeof(ms_header_t) + padding + size;
     ms_lock(MS_LOCK_LARGE);
-    ms_large_t *block = room > size ? obtain(bytes + room - size) : NULL;
+    ms_large_t *block = room > size && ms_os_address_space_is_free() ? obtain(bytes + room - size) : NULL;
     if (!block) block = obtain(bytes);
     if (block) {
         uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
@@ -389,6 +389,12 @@ static bool remap(ms_large_t *block, size_t padding, size_t mapped) {
     return true;
 }
 
+/* A mapping that grew will grow again, and moving it costs the kernel more than reserving address space: three times what
+ * is used measured 0.7 of glibc's time for growing to 1 GiB by 10 %, twice 1.0. */
+static size_t growing(size_t bytes) {
+    return bytes < ((size_t)1 << 40) && ms_os_address_space_is_free() ? rounded(3 * bytes) : rounded(bytes);
+}
+
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
 static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
 
@@ -401,7 +407,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
         if (block->backend || padding != 0 || bytes < MS_DIRECT_MIN) return false;
         ms_lock(MS_LOCK_LARGE);
         table_remove(block);
-        done = remap(block, padding, rounded(bytes));
+        done = (bytes > block->mapped && remap(block, padding, growing(bytes))) || remap(block, padding, rounded(bytes));
         table_insert(block); /* cannot fail: it was in the table a moment ago */
         ms_unlock(MS_LOCK_LARGE);
         if (block->used > block->mapped) block->used = block->mapped;
@@ -448,6 +454,18 @@ ms_large_totals_t ms_large_totals(void) {
                                 .cached_bytes = large.cached_bytes + kept_bytes};
     ms_unlock(MS_LOCK_LARGE);
     return totals;
+}
+
+uint64_t ms_large_unused_bytes(void) {
+    uint64_t bytes = 0;
+    ms_lock(MS_LOCK_LARGE);
+    const table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
+    for (size_t i = 0; table && i <= table->mask; i++) {
+        const ms_large_t *block = atomic_load_explicit(&table->slot[i], memory_order_relaxed);
+        if (is_live(block)) bytes += block->mapped - __atomic_load_n(&block->used, __ATOMIC_RELAXED);
+    }
+    ms_unlock(MS_LOCK_LARGE);
+    return bytes;
 }
 
 void ms_large_shed(size_t bytes) {

@@ -109,6 +109,7 @@ typedef struct ms_large_totals {
     uint64_t live_blocks, live_mapped_bytes, cached_bytes; /* cached: kept ones too */
 } ms_large_totals_t;
 ms_large_totals_t ms_large_totals(void);
+uint64_t ms_large_unused_bytes(void); /* of live blocks' mappings: never asked for */
 uint64_t ms_large_mapped_bytes(void); /* live and cached, without the lock: a moment old */
 
 /* Calls `visit` for every live block, under the lock; others may free and allocate kept ones meanwhile. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,6 +53,27 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
     if (new_bytes > old_bytes && ms_os_fail_now()) return NULL;
     void *moved = mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE);
     return moved == MAP_FAILED ? NULL : moved;
+}
+
+/* vm.overcommit_memory == 2: every mapping counts as if it were used. Read once. */
+static bool overcommit_is_strict(void) {
+    static _Atomic(int) known; /* 1: no, 2: yes */
+    int strict = atomic_load_explicit(&known, memory_order_relaxed);
+    if (strict) return strict == 2;
+    char mode = '0';
+    int file = open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC);
+    if (file >= 0 && read(file, &mode, 1) != 1) mode = '0';
+    if (file >= 0) close(file);
+    atomic_store_explicit(&known, mode == '2' ? 2 : 1, memory_order_relaxed);
+    return mode == '2';
+}
+
+bool ms_os_address_space_is_free(void) {
+    struct rlimit limit;
+    int saved = errno;
+    bool unlimited = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY && !overcommit_is_strict();
+    errno = saved;
+    return unlimited;
 }
 
 void ms_os_purge(void *start, size_t bytes) { madvise(start, bytes, MADV_DONTNEED); }

@@ -23,6 +23,9 @@ void ms_os_unmap(void *start, size_t bytes);
 /* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged. */
 void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 
+/* Whether mapping more than is used costs nothing: no RLIMIT_AS, and the kernel does not count what is mapped. */
+bool ms_os_address_space_is_free(void);
+
 /* The pages stay mapped, their contents and memory go. */
 void ms_os_purge(void *start, size_t bytes);
 

@@ -8,6 +8,10 @@
 #define NO_SAMPLE (INT64_MAX / 2) /* bytes until the next sample when there is no sampling */
 #define LN2 0.693147180559945309417
 
+/* 1 / n: a chain of divisions takes the processor 200 cycles where multiplications take 60. */
+static const double inverse[] = {0,       1.0,     1.0 / 2, 1.0 / 3, 1.0 / 4,  1.0 / 5,  1.0 / 6,  1.0 / 7,  1.0 / 8,
+                                 1.0 / 9, 1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13, 1.0 / 14, 1.0 / 15, 1.0 / 16, 1.0 / 17};
+
 /* x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh((m-1)/(m+1)), whose series in s = ((m-1)/(m+1))^2 <
  * 0.0295 has an error below 1e-14 after nine terms. */
 double ms_ln(double x) {
@@ -22,7 +26,7 @@ double ms_ln(double x) {
         exponent++;
     }
     double t = (m - 1) / (m + 1), s = t * t, sum = 0;
-    for (int k = 8; k >= 0; k--) sum = sum * s + 1.0 / (2 * k + 1);
+    for (int k = 8; k >= 0; k--) sum = sum * s + inverse[2 * k + 1];
     return 2 * t * sum + exponent * LN2;
 }
 
@@ -31,7 +35,7 @@ double ms_exp_negative(double x) {
     if (x < -700) return 0;
     int k = (int)(x / LN2 - 0.5);
     double r = x - k * LN2, sum = 1;
-    for (int n = 13; n > 0; n--) sum = 1 + sum * r / n;
+    for (int n = 13; n > 0; n--) sum = 1 + sum * (r * inverse[n]);
     uint64_t bits = (uint64_t)(k + 1023) << 52;
     double scale;
     memcpy(&scale, &bits, sizeof scale);

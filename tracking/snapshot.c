@@ -426,6 +426,7 @@ static bool fill_memory(ms_snapshot_t *snapshot) {
     const ms_totals_row_t *totals = snapshot->model.totals.rows;
     ms_large_totals_t large = ms_large_totals();
     uint64_t slab_bytes = ms_slab_mapped_bytes(), carved = carved_bytes(), live_strides = 0, small_blocks = 0;
+    uint64_t unused = ms_large_unused_bytes();
     for (size_t i = 0; i < snapshot->model.size_classes.count; i++) {
         const ms_size_classes_row_t *class = &snapshot->model.size_classes.rows[i];
         live_strides += class->live_blocks * class->block_bytes;
@@ -434,9 +435,9 @@ static bool fill_memory(ms_snapshot_t *snapshot) {
     row->live_bytes = totals->live_bytes;
     row->header_bytes = 16 * (small_blocks + large.live_blocks);
     row->mapped_bytes = slab_bytes + large.live_mapped_bytes + large.cached_bytes;
-    row->slack_bytes = at_least_zero(live_strides + large.live_mapped_bytes - row->header_bytes - row->live_bytes);
+    row->slack_bytes = at_least_zero(live_strides + large.live_mapped_bytes - unused - row->header_bytes - row->live_bytes);
     row->free_bytes = at_least_zero(carved - live_strides) + large.cached_bytes;
-    row->uncarved_bytes = at_least_zero(slab_bytes - carved);
+    row->uncarved_bytes = at_least_zero(slab_bytes - carved) + unused;
     row->metadata_bytes = ms_os_metadata_bytes();
     row->backing_resident_bytes = ms_backend_resident();
     if (row->backing_resident_bytes == MS_NULL)
