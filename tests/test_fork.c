@@ -2,6 +2,7 @@
  * allocate, to free what it inherited, to start threads, to fork again, and to export. */
 #include <dirent.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -279,6 +280,67 @@ START_TEST(late_destructors_in_a_child) {
 END_TEST
 
 /* fork inside a task: the child goes on in it. */
+/* Freed large blocks wait with the thread that freed them: the child has its own thread's and not the others'. */
+static const size_t kept_sizes[] = {40000, 100000, 300000, 1000000};
+static pthread_barrier_t kept_turn;
+
+static void keep_large_blocks(void) {
+    void *blocks[4];
+    for (size_t i = 0; i < 4; i++) support_fill(blocks[i] = malloc(kept_sizes[i]), kept_sizes[i], i);
+    for (size_t i = 0; i < 4; i++) free(blocks[i]);
+}
+
+static void *keep_and_wait(void *unused) {
+    keep_large_blocks();
+    for (size_t i = 0; i < 4000; i++) free(malloc(2000));
+    keep_large_blocks();
+    pthread_barrier_wait(&kept_turn);
+    pthread_barrier_wait(&kept_turn);
+    return unused;
+}
+
+static void use_kept_blocks(void) {
+    alarm(120);
+    void *blocks[3][4];
+    for (size_t round = 0; round < 3; round++)
+        for (size_t i = 0; i < 4; i++) support_fill(blocks[round][i] = malloc(kept_sizes[i]), kept_sizes[i], round * 4 + i);
+    for (size_t round = 0; round < 3; round++)
+        for (size_t i = 0; i < 4; i++) {
+            expect(support_holds(blocks[round][i], kept_sizes[i], round * 4 + i), 40);
+            free(blocks[round][i]);
+        }
+    malloc_trim(0);
+    export_in_child();
+    keep_large_blocks();
+    pid_t pid = fork();
+    expect(pid >= 0, 41);
+    if (pid == 0) {
+        keep_large_blocks();
+        _exit(0);
+    }
+    expect(wait_for(pid) == 0, 42);
+}
+
+START_TEST(large_blocks_kept_over_a_fork) {
+    pthread_t thread;
+    pthread_barrier_init(&kept_turn, NULL, 2);
+    ck_assert_int_eq(pthread_create(&thread, NULL, keep_and_wait, NULL), 0);
+    pthread_barrier_wait(&kept_turn);
+    keep_large_blocks();
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        use_kept_blocks();
+        _exit(0);
+    }
+    use_kept_blocks();
+    ck_assert_int_eq(wait_for(pid), 0);
+    pthread_barrier_wait(&kept_turn);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    pthread_barrier_destroy(&kept_turn);
+}
+END_TEST
+
 START_TEST(forks_inside_a_task) {
     static inherited_t inherited;
     if (!support_is_memscope()) return;
@@ -360,6 +422,7 @@ static Suite *suite(void) {
     const TTest *tests[] = {
         forks_while_others_allocate,         threads_fork_at_once,        fork_handlers_that_allocate,
         earlier_fork_handlers_that_allocate, late_destructors_in_a_child, forks_inside_a_task,
+                            large_blocks_kept_over_a_fork,
         child_leaves_through_exit,           vfork_exec_spawn_system,     exec_from_a_thread};
     return SUPPORT_SUITE("fork", tests);
 }

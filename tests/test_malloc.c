@@ -193,6 +193,32 @@ START_TEST(realloc_of_large_blocks_does_not_copy) {
 }
 END_TEST
 
+/* Blocks that grow and shrink again and again, so that mappings are reused, kept, moved and given room. */
+START_TEST(realloc_at_random_keeps_contents) {
+    enum { BLOCKS = 12 };
+    uint64_t state = support_seed();
+    struct { void *block; size_t size; uint64_t seed; } live[BLOCKS] = {0};
+    for (size_t i = 0; i < 3000; i++) {
+        size_t b = support_random(&state) % BLOCKS, old = live[b].size;
+        size_t size = old && support_random(&state) % 4 ? old + old / 10 : 1 + support_random(&state) % 2000000;
+        if (size > 8000000) size = 20000;
+        /* what stays of the old contents has a length of its own */
+        size_t stays = old < size ? old : size;
+        if (stays) support_fill(live[b].block, stays, i);
+        live[b].block = realloc(live[b].block, size);
+        ck_assert_ptr_nonnull(live[b].block);
+        ck_assert_uint_ge(malloc_usable_size(live[b].block), size);
+        ck_assert_msg(!stays || support_holds(live[b].block, stays, i), "%zu to %zu", old, size);
+        live[b].size = size;
+        live[b].seed = i;
+        support_fill(live[b].block, size, i);
+        size_t other = support_random(&state) % BLOCKS;
+        if (live[other].size) ck_assert(support_holds(live[other].block, live[other].size, live[other].seed));
+    }
+    for (size_t b = 0; b < BLOCKS; b++) free(live[b].block);
+}
+END_TEST
+
 START_TEST(realloc_that_fails_leaves_the_block) {
     static const size_t from[] = {1, 100, 5000, 40000, 2000000};
     volatile size_t many = SIZE_MAX / 2; /* volatile: the compiler would warn */
@@ -527,6 +553,7 @@ static Suite *suite(void) {
                             realloc_by_small_steps,
                             realloc_of_large_blocks_does_not_copy,
                             realloc_that_fails_leaves_the_block,
+                            realloc_at_random_keeps_contents,
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
                             impossible_sizes_are_refused,

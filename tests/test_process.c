@@ -272,6 +272,22 @@ START_TEST(address_space_ends) {
 }
 END_TEST
 
+/* Where address space is counted, a block that grows gets what it asks for and no room to grow. */
+START_TEST(growth_takes_no_counted_room) {
+    limit(RLIMIT_AS, support_address_space() + 200 * MIB);
+    for (size_t from = 40000; from <= 4000000; from *= 100) {
+        char *block = malloc(from);
+        size_t size = from;
+        for (; size < 140 * MIB; size += size / 10) {
+            block = realloc(block, size);
+            ck_assert_msg(block != NULL, "no %zu bytes", size);
+            block[size - 1] = 1;
+        }
+        free(block);
+    }
+}
+END_TEST
+
 START_TEST(address_space_ends_for_small_blocks) {
     limit(RLIMIT_AS, support_address_space() + 64 * MIB);
     check_exhaustion(16);
@@ -364,6 +380,7 @@ static Suite *suite(void) {
                             deepbind_is_explained,
                             address_space_ends,
                             address_space_ends_for_small_blocks,
+                            growth_takes_no_counted_room,
                             address_space_ends_for_threads,
                             no_address_space,
                             mappings_run_out};

@@ -313,6 +313,134 @@ START_TEST(large_blocks_do_not_pile_up) {
 }
 END_TEST
 
+/* ---- large blocks freed last stay with their thread for the next request; bytes are those obtained for large blocks */
+static const size_t large_sizes[] = {40000, 100000, 300000, 1000000, 1500000};
+enum { LARGE_SIZES = sizeof large_sizes / sizeof large_sizes[0] };
+static pthread_barrier_t turn;
+
+static void touch_large_blocks(void) {
+    for (size_t s = 0; s < LARGE_SIZES; s++) {
+        void *blocks[2];
+        for (int i = 0; i < 2; i++) memset(blocks[i] = malloc(large_sizes[s]), 1, large_sizes[s]);
+        for (int i = 0; i < 2; i++) free(blocks[i]);
+    }
+}
+
+static size_t large_bytes(void) { return mallinfo2().hblkhd; }
+
+static size_t large_bytes_after_trim(void) {
+    malloc_trim(0);
+    return large_bytes();
+}
+
+static void work_a_little(void) { /* what makes a thread look at what it keeps */
+    for (size_t i = 0; i < 4000; i++) free(malloc(2000));
+}
+
+static void *keep_and_end(void *unused) {
+    touch_large_blocks();
+    work_a_little();
+    touch_large_blocks();
+    return unused;
+}
+
+static void *keep_and_wait(void *unused) {
+    keep_and_end(NULL);
+    pthread_barrier_wait(&turn); /* trimmed by another thread meanwhile */
+    pthread_barrier_wait(&turn);
+    work_a_little();
+    pthread_barrier_wait(&turn); /* and again */
+    pthread_barrier_wait(&turn);
+    return unused;
+}
+
+START_TEST(kept_large_blocks_go_back) {
+    if (!support_is_memscope()) return;
+    size_t before = large_bytes_after_trim();
+    keep_and_end(NULL);
+    ck_assert_uint_gt(large_bytes(), before);
+    ck_assert_uint_eq(large_bytes_after_trim(), before);
+
+    join(start(keep_and_end, NULL));
+    ck_assert_uint_eq(large_bytes_after_trim(), before);
+
+    pthread_barrier_init(&turn, NULL, 2);
+    pthread_t thread = start(keep_and_wait, NULL);
+    pthread_barrier_wait(&turn);
+    malloc_trim(0);
+    pthread_barrier_wait(&turn);
+    pthread_barrier_wait(&turn);
+    ck_assert_uint_eq(large_bytes_after_trim(), before); /* while the thread lives on */
+    pthread_barrier_wait(&turn);
+    join(thread);
+    pthread_barrier_destroy(&turn);
+}
+END_TEST
+
+/* Every block tells its size and contents, whoever has it. */
+typedef struct traded {
+    size_t size;
+    uint64_t seed;
+    char contents[];
+} traded_t;
+static _Atomic(traded_t *) traded[32];
+enum { TRADERS = 4 };
+
+static traded_t *traded_new(uint64_t *state) {
+    size_t size = 30000 + support_random(state) % (support_random(state) % 8 ? 300000 : 3000000);
+    traded_t *block = support_random(state) % 2 ? malloc(size) : calloc(1, size);
+    block->size = size;
+    block->seed = support_random(state);
+    support_fill(block->contents, size - sizeof *block, block->seed);
+    return block;
+}
+
+static void traded_drop(traded_t *block) {
+    if (block && !support_holds(block->contents, block->size - sizeof *block, block->seed)) abort();
+    free(block);
+}
+
+static void *trade(void *argument) {
+    uint64_t state = (uintptr_t)argument;
+    pthread_barrier_wait(&turn); /* all are there at once, both times */
+    for (size_t i = 0; i < 600; i++) {
+        traded_t *block = atomic_exchange(&traded[support_random(&state) % 32], traded_new(&state));
+        size_t size = 30000 + support_random(&state) % 600000;
+        if (!block || i % 3 || size < block->size) {
+            traded_drop(block);
+            continue;
+        }
+        block = realloc(block, size);
+        if (!support_holds(block->contents, block->size - sizeof *block, block->seed)) abort();
+        free(block);
+    }
+    return NULL;
+}
+
+static void trade_in_threads(void) {
+    pthread_t threads[TRADERS];
+    for (size_t i = 0; i < TRADERS; i++) threads[i] = start(trade, (void *)(i + 1));
+    for (size_t i = 0; i < TRADERS; i++) join(threads[i]);
+    for (size_t i = 0; i < 32; i++) traded_drop(atomic_exchange(&traded[i], NULL));
+}
+
+START_TEST(large_blocks_change_hands) {
+    memscope_usage_t before = {0}, after = {0};
+    const char *conf = getenv("MEMSCOPE_CONF");
+    bool counted = support_is_memscope() && !(conf && strstr(conf, "mode:off"));
+    pthread_barrier_init(&turn, NULL, TRADERS);
+    trade_in_threads(); /* what libc allocates for its first threads stays */
+    if (counted) ck_assert_int_eq(memscope_process_usage(&before), 0);
+    trade_in_threads();
+    pthread_barrier_destroy(&turn);
+    if (!counted) return;
+    ck_assert_int_eq(memscope_process_usage(&after), 0);
+    ck_assert_uint_eq(after.live_bytes, before.live_bytes);
+    ck_assert_uint_eq(after.live_blocks, before.live_blocks);
+    ck_assert_uint_ge(after.allocated_blocks - before.allocated_blocks, TRADERS * 600);
+}
+END_TEST
+
 /* The process's own count agrees when everything is freed, whoever did it. */
 static void *free_half(void *argument) {
     void **blocks = argument;
@@ -388,6 +516,8 @@ static Suite *suite(void) {
                             trim_gives_small_blocks_back,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
+                            kept_large_blocks_go_back,
+                            large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane};
     return SUPPORT_SUITE("threads", tests);

@@ -98,6 +98,21 @@ static void double_free_of_others_block(intptr_t size) {
     free(victim);
 }
 
+/* Two threads free the same large block at the same moment, as far as that can be had. */
+static void *free_with_the_other(void *block) {
+    pthread_barrier_wait(&barrier);
+    free(block);
+    return NULL;
+}
+static void double_free_at_once(intptr_t size) {
+    pthread_t thread;
+    choose((size_t)size);
+    pthread_barrier_init(&barrier, NULL, 2);
+    if (pthread_create(&thread, NULL, free_with_the_other, victim) != 0) _exit(3);
+    free_with_the_other(victim);
+    pthread_join(thread, NULL);
+}
+
 static void *allocate_body(void *size) {
     choose((size_t)(intptr_t)size);
     return NULL;
