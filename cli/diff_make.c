@@ -70,6 +70,7 @@ static ms_change_t make_change(const ms_amounts_t *a, const ms_amounts_t *b, ms_
         (amounts)->value[MS_DIFF_freed_blocks] = (row)->freed_blocks;          \
         (amounts)->value[MS_DIFF_peak_bytes] = (row)->peak_bytes;              \
         (amounts)->unknown[MS_DIFF_peak_bytes] = (row)->peak_bytes == MS_NULL; \
+        (amounts)->unknown[MS_DIFF_at_peak_bytes] = true;                      \
     } while (0)
 
 /* Of a Poisson sample over bytes with mean gap R, a block of s bytes hit with probability p = 1 - e^(-s/R) adds
@@ -82,6 +83,8 @@ static double byte_variance(uint64_t gap, uint64_t bytes) {
 static ms_amounts_t site_amounts(const ms_model_t *model, const ms_sites_row_t *site) {
     ms_amounts_t amounts = {.value = {0}};
     TAKE_USAGE(&amounts, site);
+    amounts.value[MS_DIFF_at_peak_bytes] = site->at_peak_bytes;
+    amounts.unknown[MS_DIFF_at_peak_bytes] = site->at_peak_bytes == MS_NULL;
     if (!site->estimated) return amounts;
     uint64_t gap = model->data_quality.count > 0 ? model->data_quality.rows->sample_bytes : 0;
     double live = site->live_error_bytes == MS_NULL ? NAN : (double)site->live_error_bytes;
@@ -107,7 +110,10 @@ static ms_amounts_t process_amounts(const ms_model_t *model) {
     ms_amounts_t amounts = {.value = {0}};
     if (model->totals.count > 0) {
         TAKE_USAGE(&amounts, model->totals.rows);
+        amounts.value[MS_DIFF_at_peak_bytes] = model->totals.rows->peak_bytes;
+        amounts.unknown[MS_DIFF_at_peak_bytes] = false;
         amounts.off[MS_DIFF_peak_bytes] = (double)model->totals.rows->peak_error_bytes;
+        amounts.off[MS_DIFF_at_peak_bytes] = amounts.off[MS_DIFF_peak_bytes];
     } else {
         for (int m = 0; m < MS_DIFF_MEASURES; m++) amounts.unknown[m] = true;
     }
@@ -251,8 +257,10 @@ static bool has_measure(const ms_diff_section_t *section, ms_diff_measure_t m) {
     return false;
 }
 
-/* The measure asked for; where nobody has it, live bytes for peaks, blocks for bytes. */
+/* The measure asked for, of peaks the shares of the process's; where nobody has it, live bytes for peaks, blocks for
+ * bytes. */
 static ms_diff_measure_t nearest_measure(const ms_diff_section_t *section, ms_diff_measure_t wanted) {
+    if (wanted == MS_DIFF_peak_bytes && has_measure(section, MS_DIFF_at_peak_bytes)) return MS_DIFF_at_peak_bytes;
     if (has_measure(section, wanted)) return wanted;
     if (wanted == MS_DIFF_peak_bytes) wanted = MS_DIFF_live_bytes;
     if (has_measure(section, wanted)) return wanted;
@@ -316,6 +324,7 @@ static void make_totals(ms_diff_t *diff) {
     diff->totals = ms_allocate(most * sizeof *diff->totals);
     for (ms_diff_measure_t m = 0; m < MS_DIFF_MEASURES; m++) {
         const ms_diff_measure_info_t *info = &ms_diff_measure_info[m];
+        if (m == MS_DIFF_at_peak_bytes) continue; /* of the process it is the peak */
         diff->totals[diff->total_count++] =
             (ms_diff_total_t){info->name, info->label, info->unit, make_change(&sides[0], &sides[1], m)};
     }

@@ -43,7 +43,7 @@ static void change_cells(ms_text_table_t *table, const ms_change_t *change, cons
 }
 
 static void error_cell(ms_text_table_t *table, const ms_change_t *change, const char *unit) {
-    if (isnan(change->error))
+    if (isnan(change->error) || change->error >= 0x1p63) /* such numbers are in damaged files only */
         ms_text_table_cell(table, "unknown");
     else
         ms_text_table_cell(table, "%s", change->error <= 0 ? "" : quantity((int64_t)change->error, unit, false).text);
@@ -136,7 +136,8 @@ static void print_side(FILE *out, const ms_diff_t *diff, int side) {
 
 static const ms_diff_row_t *largest_site(const ms_diff_t *diff) {
     const ms_diff_section_t *sites = &diff->sections[MS_DIFF_SITES];
-    for (size_t i = 0; i < sites->count && sites->sort == diff->sort && differs(sites, &sites->rows[i]); i++)
+    bool is_asked_for = sites->sort == diff->sort || sites->sort == MS_DIFF_at_peak_bytes;
+    for (size_t i = 0; i < sites->count && is_asked_for && differs(sites, &sites->rows[i]); i++)
         if (ms_change_is_significant(&sites->rows[i].change[sites->sort]) > 0) return &sites->rows[i];
     return NULL;
 }
@@ -152,8 +153,10 @@ static void print_headline(FILE *out, const ms_diff_t *diff) {
     char *most =
         site == NULL
             ? ms_format("%s", "")
-            : ms_format(" The largest change of a site, %s%s, is that of %s.", site->estimated ? "about " : "",
-                        quantity(ms_change_of(&site->change[diff->sort]), measure->unit, true).text, site->name);
+            : ms_format(
+                  " The largest change of a site, %s%s, is that of %s.", site->estimated ? "about " : "",
+                  quantity(ms_change_of(&site->change[diff->sections[MS_DIFF_SITES].sort]), measure->unit, true).text,
+                  site->name);
     char *text =
         ms_format("From A to B, %s memory changed by %s: from %s to %s.%s", measure->label,
                   quantity(ms_change_of(change), measure->unit, true).text,

@@ -13,7 +13,9 @@ import unittest
 from cli_support import Case, main
 
 LIBRARY = os.environ["MEMSCOPE_LIB"]
-MEASURES = ["live_bytes", "live_blocks", "allocated_bytes", "allocated_blocks", "freed_bytes", "freed_blocks", "peak_bytes"]
+MEASURES = ["live_bytes", "live_blocks", "allocated_bytes", "allocated_blocks", "freed_bytes", "freed_blocks", "peak_bytes",
+            "at_peak_bytes"]
+USAGE = MEASURES[:6]
 SECTIONS = ["sites", "variables", "tasks", "threads", "size_classes"]
 PROGRAM = """
 #include <stdlib.h>
@@ -74,9 +76,10 @@ class Diff(Case):
 
     def add_up(self, diff):
         totals = {total["name"]: total["value"] for total in diff["totals"]}
+        totals["at_peak_bytes"] = totals["peak_bytes"]
         for name in ("sites", "tasks", "threads", "size_classes"):
             section = diff[name]
-            for measure in MEASURES[:-1]:
+            for measure in [*USAGE, "at_peak_bytes"]:
                 rows = [row[measure] for row in [*section["rows"], section["rest"]]]
                 if None not in rows:
                     self.assertEqual(sum(row["change"] for row in rows), totals[measure]["change"], (name, measure))
@@ -95,7 +98,7 @@ class Diff(Case):
     def by_function(diff, name):
         """{measure: change} of the sites that `name` begins the name of, added up."""
         rows = [row for row in diff["sites"]["rows"] if re.match(rf"{name}\b", row["name"])]
-        return {measure: sum(row[measure]["change"] for row in rows) for measure in MEASURES[:-1]}
+        return {measure: sum(row[measure]["change"] for row in rows) for measure in USAGE}
 
 
 class Programs(Diff):
@@ -107,12 +110,12 @@ class Programs(Diff):
         first = next(row for name, row in rows.items() if "< first" in name)
         second = next(row for name, row in rows.items() if "< second" in name)
         third = next(row for name, row in rows.items() if "< third" in name)
-        self.assertEqual({m: first[m]["change"] for m in MEASURES[:-1]},
+        self.assertEqual({m: first[m]["change"] for m in USAGE},
                          {"live_bytes": 25000, "live_blocks": 25, "allocated_bytes": 25000, "allocated_blocks": 25,
                           "freed_bytes": 0, "freed_blocks": 0})
         self.assertEqual([first["live_blocks"][key] for key in ("a", "b", "percent", "error", "significant")], [10, 35, 250, 0, True])
-        self.assertEqual([second[m]["change"] for m in MEASURES[:-1]], [0] * 6)
-        self.assertEqual([third[m]["change"] for m in MEASURES[:-1]], [0, 0, 20000, 100, 20000, 100])
+        self.assertEqual([second[m]["change"] for m in USAGE], [0] * 6)
+        self.assertEqual([third[m]["change"] for m in USAGE], [0, 0, 20000, 100, 20000, 100])
         self.assertEqual(diff["sites"]["rows"][0]["name"], first["name"])
         self.assertEqual([diff["frames"][i]["function"] for i in first["stack"]][:3], ["keep", "first", "main"])
         for section in ("sites", "tasks", "threads"):
@@ -123,6 +126,10 @@ class Programs(Diff):
         self.assertRegex(text, r"\n9.8 KiB +34.2 KiB +\+24.4 KiB +\+250.0%  keep source.c:\d+ < first < main")
         self.assertNotIn("second", text)
         self.assertRegex(self.memscope("diff", "-s", "allocated", a, b).stdout.decode(), r"\n *1.4 KiB +20.9 KiB +\+19.5 KiB .* < third")
+        peaks = self.load(a, b, "--sort", "peak")["sites"]
+        self.assertEqual((peaks["sort"], peaks["rest"]["at_peak_bytes"]["change"]), ("at_peak_bytes", 0))
+        self.assertEqual([row["at_peak_bytes"]["change"] for row in peaks["rows"] if row["at_peak_bytes"]["change"]], [25000])
+        self.assertRegex(self.memscope("diff", "-s", "peak", a, b).stdout.decode(), r"site,\s+\+24.4\s+KiB,\s+is\s+that\s+of\s+keep")
 
     def test_two_equal_runs(self):
         """Another process, at other addresses."""

@@ -92,8 +92,8 @@ export function byChange({ rows, rest }: ComparedSection, measure: string): Comp
 /** What a section shows for the measure chosen: that, or what it has instead. */
 export function measureFor(section: ComparedSection, wanted: string): string {
     const has = (measure: string): boolean => section.rows.some((row) => changeOf(row, measure) !== null);
-    const blocks = wanted.replace("_bytes", "_blocks");
-    return [wanted, blocks, section.sort].find(has) ?? section.sort;
+    const nearest = wanted === "at_peak_bytes" ? "peak_bytes" : wanted.replace("_bytes", "_blocks");
+    return [wanted, nearest, section.sort].find(has) ?? section.sort;
 }
 
 export function frameName({ function: name, module, offset }: ComparedFrame): string {
