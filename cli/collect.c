@@ -10,6 +10,7 @@
 
 #include "cli/files.h"
 #include "export/read.h"
+#include "export/recover.h"
 
 #define GENERATIONS 64 /* parents followed upwards; more would be a circle of reused process ids */
 
@@ -82,6 +83,7 @@ static bool read_found(const char *path, ms_found_t *found) {
         ms_snapshot_file_free(file);
         return false;
     }
+    ms_snapshot_recover(file);
     const ms_process_row_t *process = file->model.process.rows;
     const ms_totals_row_t *totals = file->model.totals.rows;
     bool counted = file->model.totals.count > 0;

@@ -13,6 +13,7 @@
 #include "export/html.h"
 #include "export/json.h"
 #include "export/msgpack.h"
+#include "export/recover.h"
 #include "export/writer.h"
 
 #define GZIP_WINDOW (15 + 16) /* zlib: largest window, with a gzip header */
@@ -115,7 +116,8 @@ ms_snapshot_file_t *ms_load(const char *path) {
     ms_snapshot_file_t *file = ms_read_file(path, error, sizeof error);
     if (file == NULL)
         ms_complain("%s", error);
-    else if (file->warning[0] != '\0')
+    if (file != NULL) ms_snapshot_recover(file);
+    if (file != NULL && file->warning[0] != '\0')
         ms_complain("%s: %s", path, file->warning);
     return file;
 }

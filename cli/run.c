@@ -28,7 +28,7 @@
 #define OTHERS_SHOWN 10
 
 typedef struct ms_run_options {
-    const char *directory, *mode, *conf, *library;
+    const char *directory, *mode, *conf, *interval, *library;
     bool quiet;
 } ms_run_options_t;
 
@@ -49,6 +49,11 @@ static const ms_option_t options[] = {
      .offset = offsetof(ms_run_options_t, conf),
      .appends = true,
      .help = "further knobs, see `memscope conf`; they count more than those in MEMSCOPE_CONF"},
+    {.letter = 'i',
+     .name = "interval",
+     .argument = "TIME",
+     .offset = offsetof(ms_run_options_t, interval),
+     .help = "record what is held this often while the program runs (100ms, 2s): a time axis, and data after a SIGKILL"},
     {.letter = 'q', .name = "quiet", .offset = offsetof(ms_run_options_t, quiet), .help = "print no summary"},
     {.name = "library",
      .argument = "FILE",
@@ -124,13 +129,18 @@ static void append_formats(char **conf, const ms_knob_values_t *values) {
     free(entry);
 }
 
-/* What --mode and --conf say, or NULL when it is wrong. */
+/* What --mode, --interval and --conf say, or NULL when it is wrong. */
 static char *chosen_conf(const ms_command_t *self, const ms_run_options_t *given) {
     char *conf = ms_format("%s", "");
     if (given->mode != NULL) {
         char *mode = ms_format("mode:%s", given->mode);
         append(&conf, mode);
         free(mode);
+    }
+    if (given->interval != NULL) {
+        char *interval = ms_format("interval:%s", given->interval);
+        append(&conf, interval);
+        free(interval);
     }
     if (given->conf != NULL) append(&conf, given->conf);
     char *searched = ms_format(",%s", conf);

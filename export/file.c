@@ -20,9 +20,8 @@ static int write_file(const ms_model_t *model, const char *path, ms_format_t for
     return error != 0 ? error : closed;
 }
 
-/* A file over RLIMIT_FSIZE or a pipe nobody reads raises a signal that ends the process. Here both are only errors of
- * ours: the signals are held back, and those that came for us (they go to the thread that wrote) are taken away. */
-int ms_export_file(const ms_model_t *model, const char *path, ms_format_t format) {
+/* The signals are held back, and those that came for us (they go to the thread that wrote) are taken away. */
+int ms_export_guarded(int (*write)(void *context), void *context) {
     static const int raised[] = {SIGXFSZ, SIGPIPE};
     const struct timespec now = {0, 0};
     sigset_t held, pending, before;
@@ -31,7 +30,7 @@ int ms_export_file(const ms_model_t *model, const char *path, ms_format_t format
     sigpending(&pending);
     pthread_sigmask(SIG_BLOCK, &held, &before);
 
-    int error = write_file(model, path, format);
+    int error = write(context);
 
     for (size_t i = 0; i < 2; i++) /* one that was pending before is not ours */
         if (sigismember(&pending, raised[i])) sigdelset(&held, raised[i]);
@@ -39,4 +38,20 @@ int ms_export_file(const ms_model_t *model, const char *path, ms_format_t format
         while (sigtimedwait(&held, NULL, &now) > 0 || errno == EINTR) continue;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
+}
+
+typedef struct {
+    const ms_model_t *model;
+    const char *path;
+    ms_format_t format;
+} ms_file_t;
+
+static int write_file_of(void *context) {
+    const ms_file_t *file = context;
+    return write_file(file->model, file->path, file->format);
+}
+
+int ms_export_file(const ms_model_t *model, const char *path, ms_format_t format) {
+    ms_file_t file = {model, path, format};
+    return ms_export_guarded(write_file_of, &file);
 }

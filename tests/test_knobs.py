@@ -210,6 +210,17 @@ def knob_max_events():
     check(row["events"] == 100 and row["over_max_events"] >= 79900, f"max_events:100: {row}")
 
 
+def knob_interval():
+    """How records come about and what they say: test_interval.py."""
+    for text, rows in (("off", False), ("20ms", True), ("1min", True), ("3600s", True)):
+        left, _ = files_left(f"output:x.memscope,interval:{text}")
+        check((b"delta" in left.get("x.memscope", b"")) == rows, f"interval:{text} leaves {sorted(left)}")
+    values = {row["name"]: row["value"] for row in snapshot("")["knobs"]}
+    check(values["interval"] == "off", f"interval is {values['interval']}")
+    out, errors, status, _ = probe("interval:1500ms", snapshot=False)
+    check(status == 0 and errors.count("\n") == 1 and "interval:1500ms" in errors, f"interval without output: {errors!r}")
+
+
 def knob_on_mismatch():
     _, errors, status, data = probe("on_mismatch:count", "mismatch")
     check(status == 0 and not errors and data["data_quality"]["origin_mismatches"] == 1, f"on_mismatch:count: {errors!r}")
@@ -285,6 +296,8 @@ def bad_values(kind, arguments):
     if kind in ("BYTES", "COUNT"):
         low, high = int(arguments[1]), int(arguments[2])
         return ["banana", "", "-1", "1x", str(high + 1), "99999999999999999999999"] + ([str(low - 1)] if low > 0 else [])
+    if kind == "DURATION":
+        return ["banana", "", "0", "0s", "100", "-1s", "1x", "1 s", "9ms", "3601s", "61min", "99999999999999999999s"]
     if kind == "RATIO":
         return ["banana", "", "-0.1", "1.1", "nan"]
     if kind == "BOOL":
@@ -303,7 +316,7 @@ def complains(conf, *words):
 def check_bad_values(all_knobs):
     for name, (kind, arguments) in all_knobs.items():
         for value in bad_values(kind, arguments):
-            complains(f"{name}:{value}", name, arguments[0] if kind != "BOOL" else "")
+            complains(f"{name}:{value}", name, arguments[0] if kind not in ("BOOL", "DURATION") else "")
     complains("nonsense:1", "nonsense")
     complains("mode", "mode")
     complains("Mode:off", "Mode")

@@ -12,6 +12,7 @@
 #include "tracking/check_stacks.h"
 #include "tracking/event_log.h"
 #include "tracking/events.h"
+#include "tracking/interval.h"
 #include "tracking/path.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
@@ -120,10 +121,14 @@ uint64_t ms_peak_error(void) {
     return arenas > 1 ? others : turn; /* a thread alone sees all of its own changes when it looks */
 }
 
-int memscope_process_usage(memscope_usage_t *usage) {
-    settle_here();
+void ms_process_usage(memscope_usage_t *usage) {
     ms_flow_t flow = process_flow();
     usage_of(usage, &flow, (uint64_t)atomic_load(&ms_process.peak_bytes), ms_peak_error());
+}
+
+int memscope_process_usage(memscope_usage_t *usage) {
+    settle_here();
+    ms_process_usage(usage);
     return 0;
 }
 
@@ -239,7 +244,9 @@ static size_t format_of_ending(const ms_path_t *path) {
 }
 
 static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, size_t which) {
-    int error = write_file(snapshot, path->text, formats[which].format);
+    int error;
+    bool recorded = formats[which].format == MS_FORMAT_MSGPACK && ms_interval_finish(snapshot, path->text, &error);
+    if (!recorded) error = write_file(snapshot, path->text, formats[which].format);
     if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
 }
 
@@ -259,6 +266,16 @@ static void write_formats(const ms_snapshot_t *snapshot, const ms_path_t *base) 
     }
 }
 
+/* Whether the knob `formats` has this word. */
+static bool has_format(const char *name) {
+    size_t length = strlen(name);
+    for (const char *word = ms_process.knobs.formats; word; word = strchr(word, '+')) {
+        word += *word == '+';
+        if (strncmp(word, name, length) == 0 && (word[length] == '+' || word[length] == '\0')) return true;
+    }
+    return false;
+}
+
 /* The first format of the knob that there is, for what can take only one. */
 static size_t first_format(void) {
     for (size_t which = 0; which < FORMATS; which++)
@@ -267,16 +284,44 @@ static size_t first_format(void) {
 }
 
 /* A device or pipe is written to as it is. The ending of the path says the format unless `formats` was set. */
+static bool is_one_format(const ms_path_t *path, size_t ending) {
+    return ms_path_is_special(path->text) || (ending < FORMATS && ms_process_knob_sources[MS_KNOB_formats] == MS_SOURCE_DEFAULT);
+}
+
 static void write_to(const ms_snapshot_t *snapshot, ms_path_t *path) {
-    bool special = ms_path_is_special(path->text);
     size_t ending = format_of_ending(path);
-    bool formats_set = ms_process_knob_sources[MS_KNOB_formats] != MS_SOURCE_DEFAULT;
-    if (special || (ending < FORMATS && !formats_set)) {
+    if (is_one_format(path, ending)) {
         write_format(snapshot, path, ending < FORMATS ? ending : first_format());
         return;
     }
     if (ending < FORMATS) ms_path_cut(path, formats[ending].ending);
     write_formats(snapshot, path);
+}
+
+/* The path of the .memscope file that write_to() will write; false: none, or a device. */
+static bool snapshot_path(char *text, size_t bytes) {
+    ms_path_t path = {.length = 0};
+    ms_path_expand(&path, ms_process.knobs.output);
+    size_t ending = format_of_ending(&path);
+    if (is_one_format(&path, ending)) {
+        if (ms_path_is_special(path.text) || formats[ending].format != MS_FORMAT_MSGPACK) return false;
+    } else {
+        if (ending < FORMATS) path.text[path.length -= strlen(formats[ending].ending)] = '\0';
+        if (!has_format("memscope")) return false;
+        ms_path_add(&path, ".memscope");
+    }
+    if (path.length >= bytes) return false;
+    memcpy(text, path.text, path.length + 1);
+    return true;
+}
+
+static __attribute__((noinline)) void start_records(void) {
+    char path[MS_PATH_ROOM], interval[32];
+    ms_knob_text(&ms_process.knobs, MS_KNOB_interval, interval);
+    if (ms_process.knobs.output[0] && snapshot_path(path, sizeof path))
+        ms_interval_start(path, snapshot_path);
+    else
+        ms_os_say("interval:", interval, ": no records are written, output names no .memscope file", NULL);
 }
 
 static bool output_refused; /* and said so */
@@ -314,6 +359,7 @@ static void begin_trace(void) {
 static void write_at_exit(void) {
     if (!ms_process.knobs.output[0] || output_refused) return;
     int saved = errno;
+    ms_interval_stop();
     ms_snapshot_t *snapshot = ms_snapshot_take("exit");
     if (!snapshot) {
         ms_os_say("no memory for the snapshot at exit", NULL);
@@ -331,6 +377,7 @@ static __attribute__((constructor)) void library_loaded(void) {
     if (ms_process.knobs.check_stacks && ms_process.sites != MS_SITES_NONE && ms_process.full_stacks) ms_check_stacks_init();
     if (ms_process.knobs.output[0]) check_output();
     if (ms_process.knobs.trace) begin_trace();
+    if (ms_process.knobs.interval && !output_refused) start_records();
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     const ms_backend_t *backend = ms_backend_get(id);
     char name[32];

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "alloc/arena.h"
+#include "memscope/memscope.h"
 
 typedef struct ms_summary {
     uint64_t allocated_bytes, allocated_blocks, live_bytes, live_blocks;
@@ -13,6 +14,9 @@ typedef struct ms_summary {
 } ms_summary_t;
 
 ms_summary_t ms_summary(void);
+
+/* memscope_process_usage() for a thread that has no arena and needs none. */
+void ms_process_usage(memscope_usage_t *usage);
 
 /* The process's peak differs from the true one by at most this many bytes. */
 uint64_t ms_peak_error(void);

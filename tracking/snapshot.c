@@ -597,6 +597,15 @@ ms_snapshot_t *ms_snapshot_take(const char *reason) {
 
 ms_snapshot_t *ms_snapshot_counts(void) { return take(fill_counts, "call", 0); }
 
+bool ms_snapshot_quality(ms_snapshot_t *snapshot) {
+    static ms_totals_row_t nothing;
+    snapshot->model.totals.rows = &nothing;
+    bool filled = fill_quality(snapshot);
+    if (filled) snapshot->model.data_quality.rows->consistency = "concurrent";
+    snapshot->model.totals.rows = NULL;
+    return filled;
+}
+
 void ms_snapshot_free(ms_snapshot_t *snapshot) {
     ms_region_t region = snapshot->region;
     ms_region_free(&region);

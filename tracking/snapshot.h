@@ -43,6 +43,8 @@ ms_snapshot_t *ms_snapshot_counts(void);
 
 /* What says whose data it is, alone: process, knobs, modules. Takes no lock. */
 ms_snapshot_t *ms_snapshot_identity(const char *reason);
+/* Adds data_quality as far as it is known without any counts. */
+bool ms_snapshot_quality(ms_snapshot_t *snapshot);
 void ms_snapshot_free(ms_snapshot_t *snapshot);
 
 /* Rounded down: standard errors need no libm. */

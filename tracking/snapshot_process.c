@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Files of /proc have no size to ask for. */
@@ -217,23 +218,34 @@ static const char *build_id_in(ms_region_t *region, const char *notes, size_t by
     return NULL;
 }
 
-/* Bias and build-id from the program headers, which lie in the first mapping of the file. */
+/* A copy of the process's own memory; NULL if it is not there. Another thread may be unloading the library meanwhile: the
+ * system call fails where a load would end the program. */
+static const void *copy_of(ms_region_t *region, uint64_t from, size_t bytes) {
+    void *copy = ms_region_alloc(region, bytes);
+    struct iovec to = {copy, bytes}, there = {(void *)(uintptr_t)from, bytes};
+    return copy && process_vm_readv(getpid(), &to, 1, &there, 1, 0) == (ssize_t)bytes ? copy : NULL;
+}
+
+/* Bias and build-id from the program headers, which lie in the first page of the file. */
 static void read_headers(ms_region_t *region, const ms_mapping_t *first, ms_modules_row_t *row) {
-    const Elf64_Ehdr *elf = (const void *)(uintptr_t)first->start;
     size_t mapped = first->end - first->start;
-    if (!first->readable || first->offset != 0 || mapped < sizeof *elf || memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return;
-    if (elf->e_phentsize != sizeof(Elf64_Phdr) || elf->e_phoff > mapped ||
-        elf->e_phnum * sizeof(Elf64_Phdr) > mapped - elf->e_phoff)
+    if (!first->readable || first->offset != 0 || mapped < MS_PAGE) return;
+    const Elf64_Ehdr *elf = copy_of(region, first->start, MS_PAGE);
+    if (!elf || memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return;
+    if (elf->e_phentsize != sizeof(Elf64_Phdr) || elf->e_phoff > MS_PAGE ||
+        elf->e_phnum * sizeof(Elf64_Phdr) > MS_PAGE - elf->e_phoff)
         return;
-    const Elf64_Phdr *headers = (const void *)(uintptr_t)(first->start + elf->e_phoff);
+    const Elf64_Phdr *headers = (const void *)((const char *)elf + elf->e_phoff);
     for (int i = 0; i < elf->e_phnum; i++)
         if (headers[i].p_type == PT_LOAD) {
             row->bias = first->start - (headers[i].p_vaddr & -(uint64_t)MS_PAGE) + (headers[i].p_offset & -(uint64_t)MS_PAGE);
             break;
         }
-    for (int i = 0; i < elf->e_phnum && !row->build_id; i++)
-        if (headers[i].p_type == PT_NOTE && headers[i].p_offset + headers[i].p_filesz <= mapped)
-            row->build_id = build_id_in(region, (const char *)(uintptr_t)(first->start + headers[i].p_offset), headers[i].p_filesz);
+    for (int i = 0; i < elf->e_phnum && !row->build_id; i++) {
+        if (headers[i].p_type != PT_NOTE || headers[i].p_offset + headers[i].p_filesz > mapped) continue;
+        const char *notes = copy_of(region, first->start + headers[i].p_offset, headers[i].p_filesz);
+        if (notes) row->build_id = build_id_in(region, notes, headers[i].p_filesz);
+    }
 }
 
 /* Mappings of one file follow each other; the module spans from the first to the last. */
