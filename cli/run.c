@@ -29,7 +29,7 @@
 
 typedef struct ms_run_options {
     const char *directory, *mode, *conf, *interval, *library;
-    bool quiet;
+    bool quiet, trace;
 } ms_run_options_t;
 
 static const ms_option_t options[] = {
@@ -54,6 +54,10 @@ static const ms_option_t options[] = {
      .argument = "TIME",
      .offset = offsetof(ms_run_options_t, interval),
      .help = "record what is held this often while the program runs (100ms, 2s): a time axis, and data after a SIGKILL"},
+    {.name = "trace",
+     .offset = offsetof(ms_run_options_t, trace),
+     .help = "log every allocation and free in NAME.PID.bin there, for `memscope show --events`: the knobs trace:on and, "
+             "with more room than by default, buffer_size:4M"},
     {.letter = 'q', .name = "quiet", .offset = offsetof(ms_run_options_t, quiet), .help = "print no summary"},
     {.name = "library",
      .argument = "FILE",
@@ -142,6 +146,7 @@ static char *chosen_conf(const ms_command_t *self, const ms_run_options_t *given
         append(&conf, interval);
         free(interval);
     }
+    if (given->trace) append(&conf, "trace:on,buffer_size:4M");
     if (given->conf != NULL) append(&conf, given->conf);
     char *searched = ms_format(",%s", conf);
     bool names_output = strstr(searched, ",output:") != NULL;
@@ -180,6 +185,7 @@ static void print_main(const ms_model_t *model) {
     ms_print_sites(stderr, model, SITES_SHOWN, ms_telling_sort(model));
     ms_print_threads(stderr, model, THREADS_SHOWN);
     ms_print_tasks(stderr, model, TASKS_SHOWN);
+    ms_print_trace(stderr, model);
 }
 
 /* Looks up names, keeps them in the file, writes the page beside it. `status` is of the main process, else NULL. */

@@ -4,15 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/events.h"
 #include "cli/files.h"
 #include "cli/summary.h"
 #include "cli/symbols.h"
 
 #define TOP_DEFAULT 20
 #define TOP_MOST 10000
+#define LIMIT_DEFAULT 1000
 
 typedef struct ms_show_options {
-    const char *top, *sort;
+    const char *top, *sort, *limit, *thread, *task;
+    bool events;
     ms_symbol_options_t symbols;
 } ms_show_options_t;
 
@@ -27,6 +30,21 @@ static const ms_option_t options[] = {
      .argument = "live|allocated|peak",
      .offset = offsetof(ms_show_options_t, sort),
      .help = "which sites come first (default: live); sites whose peak was not recorded come last"},
+    {.name = "events",
+     .offset = offsetof(ms_show_options_t, events),
+     .help = "FILE is an event log (.bin): print its events in order of time, those of several files together"},
+    {.name = "limit",
+     .argument = "N",
+     .offset = offsetof(ms_show_options_t, limit),
+     .help = "print this many events (default: 1000)"},
+    {.name = "thread",
+     .argument = "ID",
+     .offset = offsetof(ms_show_options_t, thread),
+     .help = "only events of the threads with this number or name"},
+    {.name = "task",
+     .argument = "ID",
+     .offset = offsetof(ms_show_options_t, task),
+     .help = "only events of the tasks with this number or name; 0: outside any"},
     MS_SYMBOL_OPTIONS(ms_show_options_t),
     {.name = NULL},
 };
@@ -50,24 +68,36 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     ms_print_stacks(stdout, model, top, sort);
     ms_print_size_classes(stdout, model, top);
     ms_print_quality(stdout, model);
+    ms_print_trace(stdout, model);
     ms_snapshot_file_free(file);
     return MS_EXIT_OK;
 }
 
+static int show_snapshots(int count, char **arguments, ms_symbolizer_t *symbolizer, size_t top, ms_sort_t sort) {
+    int status = MS_EXIT_OK;
+    for (int i = 0; i < count; i++) {
+        if (i > 0) printf("\n");
+        int one = show_one(arguments[i], symbolizer, top, sort);
+        if (one != MS_EXIT_OK) status = one;
+    }
+    return status;
+}
+
 static int show(const ms_command_t *self, int count, char **arguments) {
     ms_show_options_t given = {.top = NULL};
-    uint64_t top = TOP_DEFAULT;
+    uint64_t top = TOP_DEFAULT, limit = LIMIT_DEFAULT;
     int status = MS_EXIT_OK;
     count = ms_command_options(self, count, arguments, &given, &status);
     if (count < 0) return status;
     if (count == 0) return ms_command_usage(self, "FILE is missing: name a .memscope file");
     if (given.top != NULL && !ms_command_number(self, "top", given.top, TOP_MOST, &top)) return MS_EXIT_USAGE;
+    if (given.limit != NULL && !ms_command_number(self, "limit", given.limit, UINT64_MAX, &limit)) return MS_EXIT_USAGE;
+    if (!given.events && (given.limit || given.thread || given.task))
+        return ms_command_usage(self, "--limit, --thread and --task choose events: add --events");
     ms_symbolizer_t *symbolizer = ms_symbolizer_open(&given.symbols);
-    for (int i = 0; i < count; i++) {
-        if (i > 0) printf("\n");
-        int one = show_one(arguments[i], symbolizer, (size_t)top, sort_of(given.sort));
-        if (one != MS_EXIT_OK) status = one;
-    }
+    ms_events_options_t events = {.limit = limit, .thread = given.thread, .task = given.task};
+    status = given.events ? ms_print_events(stdout, arguments, (size_t)count, &events, symbolizer)
+                          : show_snapshots(count, arguments, symbolizer, (size_t)top, sort_of(given.sort));
     ms_symbolizer_close(symbolizer);
     return ms_finish_stdout() ? status : MS_EXIT_USAGE;
 }
@@ -78,7 +108,8 @@ const ms_command_t ms_command_show = {
     .summary = "print snapshots as text",
     .help =
         "Reads .memscope files and prints them: the result in words, totals, where the memory is, threads, tasks, the "
-        "top sites with their stacks, size classes, and how good the data is.",
+        "top sites with their stacks, size classes, and how good the data is. With --events it "
+        "reads event logs (.bin files) and prints their events.",
     .options = options,
     .run = show,
 };

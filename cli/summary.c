@@ -467,3 +467,15 @@ void ms_print_quality(FILE *out, const ms_model_t *model) {
     ms_text_table_print(table, out, 0, ms_text_terminal_width(out));
     ms_print_warnings(out, model);
 }
+
+void ms_print_trace(FILE *out, const ms_model_t *model) {
+    if (model->trace.count == 0) return;
+    const ms_trace_row_t *trace = model->trace.rows;
+    char *path = ms_text_safe(trace->path);
+    fprintf(out, "\nevents  %s: %s logged", path, ms_text_count(trace->events).text);
+    if (trace->dropped_events > 0) fprintf(out, ", %s dropped (see buffer_size)", ms_text_count(trace->dropped_events).text);
+    if (trace->over_max_events > 0)
+        fprintf(out, ", %s more than max_events", ms_text_count(trace->over_max_events).text);
+    fputc('\n', out);
+    free(path);
+}

@@ -26,6 +26,7 @@ void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t so
 void ms_print_stacks(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);
 void ms_print_size_classes(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_quality(FILE *out, const ms_model_t *model);
+void ms_print_trace(FILE *out, const ms_model_t *model); /* the event log, if there was one */
 
 /* What to know before trusting the numbers, one line each; nothing when all is well. */
 void ms_print_warnings(FILE *out, const ms_model_t *model);

@@ -278,6 +278,33 @@ class Trace(cli_support.Case):
             self.assertEqual(tables["trace"][-1]["events"], sum(event.kind != LOST for event in events), log)
             self.assertIsNotNone(tables["trace"][-1]["end_ns"])
 
+    def test_show(self):
+        """The command prints what the documented reader reads, in the same order."""
+        self.subject("mode:exact,trace:on,buffer_size:16M,trace_output:log", "script", "300")
+        _, events = read(self.path("log.bin"))
+        lines = self.memscope("show", "--events", "--limit", "100000", "log.bin").stdout.decode().splitlines()[1:]
+        words = ["alloc", "free", "resize from", "resize to", "name"]
+        self.assertEqual(len(lines), len(events))
+        for line, event in zip(lines, events):
+            self.assertEqual(float(line.split()[0]), event.time / 1e9)
+            for word in (words[event.kind], f"{event.size}  0x{event.address:x}"):
+                self.assertIn(word, line)
+        self.assertTrue(any("named" in line and " name " in line for line in lines))
+        self.assertTrue(any(" alloc " in line and "small" in line for line in lines), "sites have names")
+        few = self.memscope("show", "--events", "--limit", "5", "--thread", "2", "log.bin").stdout.decode().splitlines()
+        self.assertEqual(len(few), 7, few)
+        self.assertIn(f"{sum(event.thread == 2 for event in events) - 5:,} more", few[-1])
+        both = self.memscope("show", "--events", "--limit", "9999999", "log.bin", "log.bin").stdout.decode().splitlines()
+        self.assertEqual(len(both), 2 * len(events) + 1)
+        self.one_line(self.memscope("show", "--events", "nothing.bin", status=2).stderr, "nothing.bin")
+        self.one_line(self.memscope("show", "--limit", "5", "log.bin", status=2).stderr, "--events")
+
+    def test_run(self):
+        done = self.memscope("run", "--trace", "-o", "out", "--", SUBJECT, "mix", "300")
+        log, = (name for name in os.listdir(self.path("out")) if name.endswith(".bin"))
+        self.assertIn(f"out/{log}".encode(), done.stderr)
+        self.assertGreater(len(read(self.path("out", log))[1]), 1000)
+
     def test_comprehensive(self):
         self.subject("mode:hybrid", "comprehensive", "1000")
         names = sorted(os.listdir(self.path("out")))
