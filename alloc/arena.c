@@ -4,10 +4,10 @@
 #include "alloc/fault.h"
 #include "alloc/large.h"
 #include "alloc/lock.h"
-#include "alloc/lock.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
 #include "alloc/thread.h"
+#include "tracking/calibration.h"
 #include "tracking/events.h"
 #include "tracking/exact.h"
 #include "tracking/process.h"
@@ -524,11 +524,24 @@ static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t
                                                  .identity = ms_identity(ms_arena_task(arena), arena->code, flags)});
 }
 
-static uint32_t sample_site(ms_arena_t *arena, request_t *request, double weight) {
+/* The class of a block like this one, were it not sampled. */
+static uint32_t sample_class(const request_t *request, uint32_t actual) {
+    if (request->alignment > 16) return actual; /* has the same room in front anyway */
+    return request->size <= MS_SMALL_MAX ? ms_class_of(request->size) : MS_CLASS_LARGE;
+}
+
+static uint32_t sample_site(ms_arena_t *arena, request_t *request, double weight, uint32_t class) {
     uint32_t site = request->site = ms_site_capture(arena, request->caller, request->sp, request->fp);
     arena->sampled_blocks++;
     ms_site_count_sample(arena, site, request->size, weight);
+    ms_calibration_allocated(site, sample_class(request, class), class, request->size, weight);
     return site;
+}
+
+static void sample_large(ms_arena_t *arena, request_t *request, ms_large_t *block) {
+    block->sample_weight = ms_sampling_weight(arena, request->size);
+    block->sample_class = sample_class(request, MS_CLASS_LARGE);
+    block->sample_site = sample_site(arena, request, block->sample_weight, MS_CLASS_LARGE);
 }
 
 static bool is_large(const request_t *request) { return request->size > MS_SMALL_MAX || request->alignment > MS_PAGE; }
@@ -544,10 +557,7 @@ static void *allocate_large(ms_arena_t *arena, request_t *request) {
     ms_large_t *block = request->large ? request->large : large_memory(arena, request);
     if (!block) return NULL;
     uint32_t site = every_site(arena, request);
-    if (request->sampled) {
-        block->sample_weight = ms_sampling_weight(request->size);
-        block->sample_site = sample_site(arena, request, block->sample_weight);
-    }
+    if (request->sampled) sample_large(arena, request, block);
     class_use(arena, MS_CLASS_LARGE);
     arena->lists[MS_CLASS_LARGE].allocated++;
     write_header(arena, block->payload, 0, MS_FLAG_LARGE, site, request->origin);
@@ -569,10 +579,11 @@ static void *allocate_extended(ms_arena_t *arena, request_t *request) {
     if (!base) return NULL;
     char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + request->alignment - 1) & ~(request->alignment - 1));
     ms_extension_t *extension = (ms_extension_t *)base;
-    *extension = (ms_extension_t){.inner = (uint32_t)(inner - base), .size = (uint32_t)request->size};
+    *extension = (ms_extension_t){.inner = (uint16_t)(inner - base), .size = (uint32_t)request->size};
     if (request->sampled) {
-        extension->sample_weight = (float)ms_sampling_weight(request->size);
-        extension->sample_site = sample_site(arena, request, extension->sample_weight);
+        extension->sample_weight = (float)ms_sampling_weight(arena, request->size);
+        extension->sample_class = (uint16_t)sample_class(request, class);
+        extension->sample_site = sample_site(arena, request, extension->sample_weight, class);
     }
     uint32_t site = every_site(arena, request);
     uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
@@ -769,46 +780,6 @@ bool ms_block_find(const void *payload, ms_block_facts_t *found) {
     return slab ? find_in_slab(payload, slab, found) : find_large(payload, found);
 }
 
-typedef struct walk {
-    ms_block_visit_t *visit;
-    void *context;
-} walk_t;
-
-static void visit_payload(const walk_t *walk, const void *payload, ms_slab_t *slab) {
-    ms_block_facts_t block;
-    ms_facts_t facts = ms_open(ms_header_of(payload));
-    bool live = ms_facts_can_be(facts) && ms_facts_flags(facts) & MS_FLAG_LIVE;
-    if (live && ms_facts_flags(facts) & MS_FLAG_EXTENDED) {
-        uint32_t inner = ((const ms_extension_t *)payload)->inner; /* checked like any pointer */
-        if (inner >= ms_class_payload(slab->class)) return;
-        payload = (const char *)payload + inner;
-    }
-    if (live && find_in_slab(payload, slab, &block)) walk->visit(walk->context, &block);
-}
-
-static void visit_large(void *context, const ms_large_t *large) {
-    const walk_t *walk = context;
-    ms_header_t *header = ms_header_of(large->payload);
-    ms_block_facts_t block = {.base = large->payload, .header = header, .facts = ms_open(header), .size = large->size};
-    const uint32_t live = MS_FLAG_LIVE | MS_FLAG_LARGE; /* a new one has no header yet */
-    if (ms_facts_can_be(block.facts) && (ms_facts_flags(block.facts) & live) == live) walk->visit(walk->context, &block);
-}
-
-void ms_block_walk(ms_block_visit_t *visit, void *context) {
-    walk_t walk = {visit, context};
-    ms_lock(MS_LOCK_SLABS); /* no slab comes or goes */
-    for (ms_group_t *group = ms_group_first(); group; group = group->all)
-        for (uint32_t i = 0; group->start && i < MS_GROUP_BYTES >> group->slab_shift; i++) {
-            ms_slab_t *slab = &group->slabs[i];
-            if (!atomic_load_explicit(&slab->arena, memory_order_relaxed)) continue;
-            size_t stride = ms_class_stride(slab->class);
-            for (uint32_t n = 0; n < slab->carved; n++)
-                visit_payload(&walk, slab->start + n * stride + sizeof(ms_header_t), slab);
-        }
-    ms_unlock(MS_LOCK_SLABS);
-    ms_large_walk(visit_large, &walk);
-}
-
 void *ms_block_payload(const ms_block_facts_t *block) {
     bool extended = ms_facts_flags(block->facts) & MS_FLAG_EXTENDED;
     return (char *)block->base + (extended ? ((const ms_extension_t *)block->base)->inner : 0);
@@ -839,6 +810,20 @@ size_t ms_block_size(const void *payload) {
 
 /* ---- freeing */
 
+static void count_sample_free(ms_arena_t *arena, const ms_block_facts_t *block) {
+    const ms_large_t *large = block->large;
+    if (large && large->sample_site) {
+        ms_site_count_sample_free(arena, large->sample_site, block->size, large->sample_weight);
+        ms_calibration_freed(large->sample_site, large->sample_class, MS_CLASS_LARGE, block->size, large->sample_weight);
+    }
+    if (!(ms_facts_flags(block->facts) & MS_FLAG_EXTENDED)) return;
+    const ms_extension_t *extension = block->base;
+    if (!extension->sample_site) return;
+    ms_site_count_sample_free(arena, extension->sample_site, block->size, extension->sample_weight);
+    ms_calibration_freed(extension->sample_site, extension->sample_class, block->slab->class, block->size,
+                         extension->sample_weight);
+}
+
 static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
     uint32_t task = ms_facts_task(block->facts), site = ms_facts_site(block->facts);
     bool own = ms_facts_code(block->facts) == arena->code;
@@ -860,13 +845,7 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
         ms_exact_freed(arena, site, block->base, block->size, ms_facts_age(block->facts));
     else if (site)
         ms_site_count_free(arena, site, block->size);
-    if (block->large && block->large->sample_site)
-        ms_site_count_sample_free(arena, block->large->sample_site, block->size, block->large->sample_weight);
-    if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) {
-        const ms_extension_t *extension = block->base;
-        if (extension->sample_site)
-            ms_site_count_sample_free(arena, extension->sample_site, block->size, extension->sample_weight);
-    }
+    count_sample_free(arena, block);
 }
 
 /* The header in front of an inner payload must not outlive the block. */
@@ -1004,8 +983,7 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
     large->sample_site = 0;
     if (sampled) {
         request_t request = {.size = size, .caller = caller};
-        large->sample_weight = ms_sampling_weight(size);
-        large->sample_site = sample_site(arena, &request, large->sample_weight);
+        sample_large(arena, &request, large);
     }
     return large->payload;
 }

@@ -105,6 +105,8 @@ typedef struct ms_arena {
 
     /* slow paths: sampling */
     int64_t sample_left;     /* bytes until the next sample; INT64_MAX: no sampling */
+    uint64_t sample_mean;    /* of the gap under way, bytes */
+    uint64_t hit_mean;       /* of the last gap that ended in a sample */
     uint64_t random;         /* state of the generator */
     uint64_t sampled_blocks; /* ever, in this arena */
     bool always_slow;        /* mode exact, junk, guard, quarantine, tracing: every call takes the slow path */
@@ -356,7 +358,8 @@ void ms_arena_flush_all(ms_arena_t *arena);
 
 /* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
 typedef struct ms_extension {
-    uint32_t inner;        /* bytes from the block's payload to the inner payload */
+    uint16_t inner;        /* bytes from the block's payload to the inner payload */
+    uint16_t sample_class; /* class of its like that are not sampled */
     uint32_t size;         /* requested bytes; the header's size is the whole payload's */
     uint32_t sample_site;  /* stack of a sampled block, 0: not sampled */
     float sample_weight;   /* blocks it stands for */
@@ -376,11 +379,6 @@ void *ms_block_payload(const ms_block_facts_t *block); /* what the program got *
 
 /* What the header of a block says once it is freed and on its way home or in quarantine, before the block `next`. */
 ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next);
-
-/* Calls `visit` for every live block, while others go on: blocks allocated or freed meanwhile may be seen or not. Takes
- * MS_LOCK_SLABS, then MS_LOCK_LARGE, and holds one while it visits. */
-typedef void ms_block_visit_t(void *context, const ms_block_facts_t *block);
-void ms_block_walk(ms_block_visit_t *visit, void *context);
 
 /* Whether `payload` is the inner payload of the live extended block at `base`. */
 bool ms_block_has_inner(const void *base, const void *payload);

@@ -43,6 +43,7 @@ typedef struct ms_large {
     size_t used;                 /* bytes from base that were ever asked for: behind them are no pages */
     char *base;
     double sample_weight;        /* blocks it stands for */
+    uint32_t sample_class;       /* class of its like that are not sampled */
     bool zeroed;                 /* fresh from the system: all zero */
     const ms_backend_t *backend; /* NULL: a mapping of its own */
     struct ms_large *next;       /* in its bin of the cache, or among unused descriptors */

@@ -195,6 +195,10 @@ static void first_memscope_process_usage(void) {
     expect(memscope_process_usage(&usage) == 0, "memscope_process_usage");
     expect(usage.live_bytes == usage.allocated_bytes - usage.freed_bytes, "live bytes");
 }
+static void first_memscope_set_sample_bytes(void) {
+    int error = memscope_set_sample_bytes(1000);
+    expect(error == 0 || error == ENOTSUP, "memscope_set_sample_bytes"); /* by the mode */
+}
 static void first_memscope_thread_usage(void) {
     memscope_usage_t usage;
     expect(memscope_thread_usage(&usage) == 0, "memscope_thread_usage");
@@ -320,6 +324,7 @@ static const call_t calls[] = {
     OWN(memscope_version),
     OWN(memscope_init),
     OWN(memscope_process_usage),
+    OWN(memscope_set_sample_bytes),
     OWN(memscope_thread_usage),
     OWN(memscope_task_create),
     OWN(memscope_task_for_key),

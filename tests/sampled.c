@@ -1,7 +1,9 @@
 /* What test_sampling.py judges: allocates blocks of many sizes from several places, by two threads, frees half of them,
- * grows some, and writes a snapshot. Usage: sampled FILE.json */
+ * grows some, and writes a snapshot. Usage: sampled FILE.json [change]: `change` sets another mean gap every 1,000 blocks */
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -15,9 +17,13 @@ static __attribute__((noinline)) void *medium(size_t i) { return calloc(1, 1000 
 static __attribute__((noinline)) void *aligned(size_t i) { return memalign(64, 100 + i % 1000); }
 static __attribute__((noinline)) void *large(size_t i) { return malloc(40000 + i * 100); }
 
+static bool changes;
+
 static void *allocate(void *argument) {
+    static const uint64_t means[] = {2000, 30000, 8000, 500};
     void **mine = argument;
     for (size_t i = 0; i < BLOCKS; i++) {
+        if (changes && i % 1000 == 0 && memscope_set_sample_bytes(means[i / 1000 % 4]) != 0) abort();
         mine[i] = i % 150 == 0 ? large(i % LARGE) : i % 20 == 0 ? medium(i) : i % 10 == 0 ? aligned(i) : small(i);
         if (i % 5 == 1) mine[i] = realloc(mine[i], 20 + i % 400);
     }
@@ -25,7 +31,9 @@ static void *allocate(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) return 2;
+    if (argc < 2 || argc > 3) return 2;
+    changes = argc == 3;
+    if (memscope_set_sample_bytes(0) != EINVAL) return 4;
     pthread_t thread;
     if (pthread_create(&thread, NULL, allocate, blocks[1]) != 0) return 3;
     allocate(blocks[0]);

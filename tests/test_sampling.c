@@ -57,9 +57,10 @@ START_TEST(exponential_is_libms) {
 END_TEST
 
 START_TEST(weight_is_the_inverse_of_the_chance) {
-    arena_new(0);
+    ms_arena_t *arena = arena_new(0);
+    arena->hit_mean = MEAN;
     for (size_t size = 1; size < (size_t)1 << 40; size += size / 7 + 1) {
-        double weight = ms_sampling_weight(size);
+        double weight = ms_sampling_weight(arena, size);
         ck_assert_double_le(fabs(weight * chance(size) - 1), 1e-9);
     }
 }
@@ -113,7 +114,7 @@ START_TEST(estimates_have_no_bias) {
         uint64_t random = seed;
         for (int i = 0; i < BLOCKS; i++) {
             size_t size = 1 + support_random(&random) % ((size_t)1 << support_random(&random) % 16);
-            double weight = is_sampled(arena, size) ? ms_sampling_weight(size) : 0, p = chance(size);
+            double weight = is_sampled(arena, size) ? ms_sampling_weight(arena, size) : 0, p = chance(size);
             bytes_off += (weight - 1) * (double)size;
             blocks_off += weight - 1;
             bytes_variance += (double)size * (double)size * (1 - p) / p;
@@ -122,6 +123,85 @@ START_TEST(estimates_have_no_bias) {
     }
     ck_assert_double_le(fabs(bytes_off), 4 * sqrt(bytes_variance));
     ck_assert_double_le(fabs(blocks_off), 4 * sqrt(blocks_variance));
+}
+END_TEST
+
+/* Each run's relative error in its standard errors: within three but for chance (0.27 %), and none on average. */
+START_TEST(errors_stay_within_three_sigma) {
+    enum { BLOCKS = 20000, SEEDS = 400 };
+    double sum = 0;
+    int outside = 0;
+    for (uint32_t seed = 0; seed < SEEDS; seed++) {
+        ms_arena_t *arena = arena_new(seed);
+        double off = 0, variance = 0;
+        for (int i = 0; i < BLOCKS; i++) {
+            size_t size = sizes[(size_t)i % SIZES];
+            double weight = is_sampled(arena, size) ? ms_sampling_weight(arena, size) : 0, p = chance(size);
+            off += (weight - 1) * (double)size;
+            variance += (double)size * (double)size * (1 - p) / p;
+        }
+        sum += off / sqrt(variance);
+        outside += fabs(off) > 3 * sqrt(variance);
+    }
+    ck_assert_double_le(fabs(sum), 3 * sqrt(SEEDS));
+    ck_assert_int_le(outside, 6);
+}
+END_TEST
+
+START_TEST(empty_and_huge_blocks) {
+    ms_arena_t *arena = arena_new(0);
+    for (int i = 0; i < 1000000; i++) ck_assert(!is_sampled(arena, 0)); /* no byte that could be hit */
+    for (int i = 0; i < 1000; i++) {
+        ck_assert(is_sampled(arena, (size_t)1 << 46));
+        ck_assert_double_eq(ms_sampling_weight(arena, (size_t)1 << 46), 1);
+    }
+}
+END_TEST
+
+/* Every thread's first block, and the one after it: a new gap is as good as one under way, in each of many threads. */
+START_TEST(first_allocations_are_hit_by_chance) {
+    enum { THREADS = 300000 };
+    uint64_t first[SIZES] = {0}, second[SIZES] = {0};
+    for (uint32_t thread = 0; thread < THREADS; thread++) {
+        for (size_t s = 0; s < SIZES; s++) {
+            ms_arena_t *arena = arena_new(thread * SIZES + (uint32_t)s);
+            first[s] += is_sampled(arena, sizes[s]);
+            second[s] += is_sampled(arena, sizes[s]);
+        }
+    }
+    ck_assert_double_le(chi_square(first, THREADS), 50);
+    ck_assert_double_le(chi_square(second, THREADS), 50);
+}
+END_TEST
+
+/* The mean gap changes at random moments, by this thread and, seen at its next due event, by others. Every block is hit
+ * with the chance of the mean in force, and what the samples stand for stays right. */
+START_TEST(a_change_of_the_mean_adds_no_bias) {
+    enum { BLOCKS = 200000, SEEDS = 20, MEANS = 4 };
+    static const uint64_t means[MEANS] = {100, MEAN, 50000, 1000000};
+    double off = 0, variance = 0, hits = 0, expected = 0, spread = 0;
+    for (uint32_t seed = 0; seed < SEEDS; seed++) {
+        ms_arena_t *arena = arena_new(seed);
+        uint64_t random = seed;
+        for (int i = 0; i < BLOCKS; i++) {
+            size_t size = 1 + support_random(&random) % ((size_t)1 << support_random(&random) % 14);
+            uint64_t mean = means[support_random(&random) % MEANS];
+            if (support_random(&random) % 50 == 0) ms_sampling_change(arena, mean);
+            if (support_random(&random) % 50 == 0) {
+                ms_process.knobs.sample_bytes = mean;
+                ck_assert(arena->sample_left < 0 || !ms_sampling_hit(arena)); /* due, and not for a sample */
+            }
+            double p = -expm1(-(double)size / (double)arena->sample_mean);
+            bool hit = is_sampled(arena, size);
+            off += ((hit ? ms_sampling_weight(arena, size) : 0) - 1) * (double)size;
+            variance += (double)size * (double)size * (1 - p) / p;
+            hits += hit;
+            expected += p;
+            spread += p * (1 - p);
+        }
+    }
+    ck_assert_double_le(fabs(off), 4 * sqrt(variance));
+    ck_assert_double_le(fabs(hits - expected), 4 * sqrt(spread));
 }
 END_TEST
 
@@ -135,7 +215,7 @@ START_TEST(a_rate_is_a_rate_by_count) {
         for (int i = 0; i < BLOCKS; i++) hits += ms_sampling_hit(arena); /* every block is asked about */
         double p = (double)rates[r] / 1e9, expected = BLOCKS * p;
         ck_assert_double_le(fabs((double)hits - expected), 5 * sqrt(expected * (1 - p)));
-        ck_assert_double_le(fabs(ms_sampling_weight(100) * p - 1), 1e-12);
+        ck_assert_double_le(fabs(ms_sampling_weight(arena, 100) * p - 1), 1e-12);
     }
 }
 END_TEST
@@ -155,6 +235,10 @@ int main(void) {
                             blocks_of_one_size_are_hit_by_chance,
                             blocks_among_others_are_hit_by_chance,
                             estimates_have_no_bias,
+                            errors_stay_within_three_sigma,
+                            empty_and_huge_blocks,
+                            first_allocations_are_hit_by_chance,
+                            a_change_of_the_mean_adds_no_bias,
                             a_rate_is_a_rate_by_count,
                             no_sampling_samples_nothing};
     Suite *suite = suite_create("sampling");

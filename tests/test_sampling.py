@@ -12,10 +12,10 @@ PROGRAM = os.path.join(os.environ["top_builddir"], "tests", "sampled")
 RUNS = 30
 
 
-def snapshot(directory, conf):
+def snapshot(directory, conf, *arguments):
     path = os.path.join(directory, "snapshot.json")
     environment = {**os.environ, "MEMSCOPE_CONF": conf}
-    subprocess.run([PROGRAM, path], env=environment, check=True, timeout=120)
+    subprocess.run([PROGRAM, path, *arguments], env=environment, check=True, timeout=120)
     with open(path, encoding="utf-8") as file:
         return json.load(file)
 
@@ -34,21 +34,56 @@ def scores(data, mean_gap):
     return live, (estimate["allocated_bytes"] - totals["allocated_bytes"]) / at_most
 
 
-def judge(conf, mean_gap):
+def check_calibration(data):
+    """The factors follow from the evidence beside them, and calibrated classes of calibrated sites are exact."""
+    classes = {row["index"]: row for row in data["size_classes"]}
+    calibrated = data["calibration"]
+    assert sum(row["samples"] for row in calibrated) == data["data_quality"]["sampled_events"]
+    assert sum(row["exact_blocks"] for row in calibrated) <= data["totals"]["allocated_blocks"]
+    for row in calibrated:
+        large = row["payload_bytes"] == 0
+        for prefix, least in (("", row["samples"]), ("live_", row["live_samples"])):
+            factor = row[f"{prefix}factor"]
+            assert (factor is None) == (large or least < 10), row
+            if factor is not None:
+                assert abs(factor * row[f"{prefix}estimated_blocks"] / row[f"{prefix}exact_blocks"] - 1) < 1e-9, row
+        if row["index"] in classes:  # at most as many as there were samples lie elsewhere
+            assert abs(row["exact_blocks"] - classes[row["index"]]["allocated_blocks"]) <= data["data_quality"]["sampled_events"]
+    estimated = sum(row["allocated_blocks"] for row in data["sites"])
+    corrected = sum(row["calibrated_allocated_blocks"] for row in data["sites"])
+    expected = sum(row["estimated_blocks"] * (row["factor"] or 1) for row in calibrated)
+    assert abs(corrected - expected) <= len(data["sites"]) + 1, (corrected, expected, estimated)
+
+
+def errors(data):
+    """Squared errors of the live blocks' sum over sites: as sampled, and calibrated; and the latter in standard errors."""
+    truth = data["totals"]["live_bytes"]
+    off = sum(row["live_bytes"] for row in data["sites"]) - truth
+    calibrated = sum(row["calibrated_live_bytes"] for row in data["sites"]) - truth
+    return off ** 2, calibrated ** 2
+
+
+def judge(conf, mean_gap, *arguments):
     with tempfile.TemporaryDirectory() as directory:
-        runs = [scores(snapshot(directory, conf), mean_gap) for _ in range(RUNS)]
+        snapshots = [snapshot(directory, conf, *arguments) for _ in range(RUNS)]
+    runs = [scores(data, mean_gap) for data in snapshots]
+    for data in snapshots:
+        check_calibration(data)
+    plain, calibrated = (math.sqrt(sum(parts) / RUNS) for parts in zip(*map(errors, snapshots)))
     live, allocated = zip(*runs)
     mean, spread = sum(live) / RUNS, math.sqrt(sum(score ** 2 for score in live) / RUNS)
     allocated_mean = sum(allocated) / RUNS
     good = abs(mean) < 5 / math.sqrt(RUNS) and 0.4 < spread < 1.9 and abs(allocated_mean) < 5 / math.sqrt(RUNS)
+    good = good and (calibrated < plain or mean_gap == 65536)  # which has too few samples a class
     print(f"{'ok' if good else 'FAILED'}: {conf}: live bytes {mean:+.2f} standard errors off on average, spread {spread:.2f}; "
-          f"allocated bytes {allocated_mean:+.2f}")
+          f"allocated bytes {allocated_mean:+.2f}; live bytes off by {plain:.0f}, calibrated {calibrated:.0f}")
     return good
 
 
 def main():
     good = [judge("mode:sampled,sample_bytes:4096", 4096), judge("mode:hybrid,sample_bytes:65536", 65536),
-            judge("mode:sampled,sample_bytes:100,stack_depth:1", 100), judge("mode:sampled,sample_rate:0.05", None)]
+            judge("mode:sampled,sample_bytes:100,stack_depth:1", 100), judge("mode:sampled,sample_rate:0.05", None),
+            judge("mode:sampled,sample_bytes:4096", 30000, "change")]
     return not all(good)
 
 

@@ -16,6 +16,7 @@
 #include "tracking/path.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
+#include "tracking/sampling.h"
 #include "tracking/snapshot.h"
 
 #include <errno.h>
@@ -143,6 +144,21 @@ int memscope_thread_usage(memscope_usage_t *usage) {
     usage_of(usage, &flow, arena->peak_bytes, ms_process.always_slow ? 0 : arena->unseen_turn);
     ms_arena_leave(arena);
     return 0;
+}
+
+int memscope_set_sample_bytes(uint64_t bytes) {
+    const ms_knob_info_t *knob = &ms_knob_info[MS_KNOB_sample_bytes];
+    if (bytes < knob->min || bytes > knob->max) return EINVAL;
+    ms_arena_t *arena = ms_arena_enter();
+    bool by_bytes = ms_process.sites == MS_SITES_SAMPLED && !ms_process.knobs.sample_rate;
+    if (by_bytes) {
+        ms_arena_rearm(arena); /* what was counted down so far is the old gap's */
+        ms_sampling_change(arena, bytes);
+        ms_arena_rearm(arena);
+        ms_process_knob_sources[MS_KNOB_sample_bytes] = MS_SOURCE_API;
+    }
+    ms_arena_leave(arena);
+    return by_bytes ? 0 : ENOTSUP;
 }
 
 /* ---- snapshots and exports */

@@ -16,7 +16,7 @@ typedef enum { MS_SITES_NONE, MS_SITES_SAMPLED, MS_SITES_EVERY } ms_sites_t;
 
 typedef struct ms_process {
     /* set once by ms_process_start(), then read only */
-    ms_knob_values_t knobs;
+    ms_knob_values_t knobs; /* but for sample_bytes (tracking/sampling.h) */
     ms_sites_t sites;
     bool track_tasks;
     bool full_stacks;       /* else the caller's return address */

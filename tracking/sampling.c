@@ -42,18 +42,19 @@ double ms_exp_negative(double x) {
     return sum * scale;
 }
 
-uint64_t ms_sampling_seed(uint32_t arena_index) {
-    uint64_t seed = ms_process.knobs.test_mode ? 0x6d656d73636f7065u : ms_os_random();
-    return seed ^ (arena_index + 1) * 0x9e3779b97f4a7c15u;
-}
-
 /* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(ms_arena_t *arena) {
-    uint64_t z = arena->random += 0x9e3779b97f4a7c15u;
+static uint64_t mixed(uint64_t z) {
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
 }
+
+uint64_t ms_sampling_seed(uint32_t arena_index) {
+    uint64_t seed = ms_process.knobs.test_mode ? 0x6d656d73636f7065u : ms_os_random();
+    return mixed(seed + arena_index); /* not a multiple of the generator's step, or arenas would draw the same numbers in turn */
+}
+
+static uint64_t random_next(ms_arena_t *arena) { return mixed(arena->random += 0x9e3779b97f4a7c15u); }
 
 /* Uniform in (0, 1]. */
 static double random_unit(ms_arena_t *arena) {
@@ -62,7 +63,8 @@ static double random_unit(ms_arena_t *arena) {
 
 /* Cut to whole bytes: for a whole number n, P(cut gap >= n) = P(gap >= n) = e^(-n/R). */
 static int64_t draw_gap(ms_arena_t *arena) {
-    double gap = -ms_ln(random_unit(arena)) * (double)ms_process.knobs.sample_bytes;
+    arena->sample_mean = __atomic_load_n(&ms_process.knobs.sample_bytes, __ATOMIC_RELAXED);
+    double gap = -ms_ln(random_unit(arena)) * (double)arena->sample_mean;
     return gap < 1e18 ? (int64_t)gap : (int64_t)1e18;
 }
 
@@ -76,14 +78,21 @@ bool ms_sampling_hit(ms_arena_t *arena) {
         return false;
     }
     if (ms_process.knobs.sample_rate) return random_unit(arena) * 1e9 <= (double)ms_process.knobs.sample_rate;
-    if (arena->sample_left >= 0) return false;
-    arena->sample_left = draw_gap(arena);
-    return true;
+    bool hit = arena->sample_left < 0;
+    arena->hit_mean = arena->sample_mean;
+    bool changed = arena->sample_mean != __atomic_load_n(&ms_process.knobs.sample_bytes, __ATOMIC_RELAXED);
+    if (hit || changed) arena->sample_left = draw_gap(arena);
+    return hit;
 }
 
-double ms_sampling_weight(size_t size) {
+void ms_sampling_change(ms_arena_t *arena, uint64_t sample_bytes) {
+    __atomic_store_n(&ms_process.knobs.sample_bytes, sample_bytes, __ATOMIC_RELAXED);
+    arena->sample_left = draw_gap(arena);
+}
+
+double ms_sampling_weight(const ms_arena_t *arena, size_t size) {
     if (ms_process.knobs.sample_rate) return 1e9 / (double)ms_process.knobs.sample_rate;
-    double x = (double)size / (double)ms_process.knobs.sample_bytes;
+    double x = (double)size / (double)arena->hit_mean;
     double p = x < 1e-5 ? x - x * x / 2 : 1 - ms_exp_negative(-x); /* 1 - e^-x cancels for small x */
     return 1 / p;
 }

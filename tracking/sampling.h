@@ -19,8 +19,14 @@ void ms_sampling_start(struct ms_arena *arena);
 /* The block just counted: is it sampled? Draws the next gap if so. */
 bool ms_sampling_hit(struct ms_arena *arena);
 
-/* Blocks that a sampled block of this size stands for. */
-double ms_sampling_weight(size_t size);
+/* Blocks that a block of this size stands for which was just hit in this arena: as of the gap that ended in it, whatever
+ * the mean gap is now. */
+double ms_sampling_weight(const struct ms_arena *arena, size_t size);
+
+/* Another mean gap, from now on for the calling thread, for others from their next due event on. Neither a weight nor a
+ * chance of what was allocated before changes: what is left of an exponential gap is as long as a new one, so that a gap
+ * may be drawn anew, with another mean, at any moment that does not depend on where it would have ended. */
+void ms_sampling_change(struct ms_arena *arena, uint64_t sample_bytes);
 
 /* Natural logarithm of x > 0 and e^x for x <= 0 to about 1e-12, without libm, which nobody else here needs. */
 double ms_ln(double x);

@@ -252,6 +252,7 @@ static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estim
     row->estimated = estimated;
     row->live_error_bytes = estimated ? live_error(sum) : MS_NULL;
     ms_snapshot_not_exact(row);
+    ms_snapshot_not_estimated(row);
 }
 
 static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
@@ -539,8 +540,10 @@ static bool fill_counts(ms_snapshot_t *snapshot, const char *reason, ms_roots_t 
 
 static bool fill(ms_snapshot_t *snapshot, const char *reason, ms_roots_t *roots) {
     return fill_counts(snapshot, reason, roots) && fill_cross_frees(snapshot) && fill_variables(snapshot) &&
-           fill_classes(snapshot) && fill_memory(snapshot) && fill_knobs(snapshot) && fill_trace(snapshot) && fill_quality(snapshot) &&
-           ms_snapshot_leaks(snapshot, roots) && ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
+           fill_classes(snapshot) && fill_memory(snapshot) && fill_knobs(snapshot) && fill_trace(snapshot) &&
+           fill_quality(snapshot) &&
+           ms_snapshot_calibration(snapshot, MS_SITE_STACKS_MAX) && ms_snapshot_leaks(snapshot, roots) &&
+           ms_snapshot_process(snapshot, reason) && ms_snapshot_modules(snapshot);
 }
 
 /* The snapshot lies in its own region. stack 0: no search for what can be reached. */

@@ -58,7 +58,12 @@ const char *ms_program_name(void);
 bool ms_snapshot_exact_site(ms_snapshot_t *snapshot, ms_sites_row_t *row, uint32_t site);
 bool ms_snapshot_ages(ms_snapshot_t *snapshot, uint32_t site_limit);
 void ms_snapshot_not_exact(ms_sites_row_t *row);
+void ms_snapshot_not_estimated(ms_sites_row_t *row);
 void ms_snapshot_exact_reasons(ms_snapshot_t *snapshot, bool exact);
+
+/* Calibrated estimates of the sites and the evidence for them, once sites and size classes are there
+ * (tracking/snapshot_calibration.c). False: no memory. */
+bool ms_snapshot_calibration(ms_snapshot_t *snapshot, uint32_t site_limit);
 
 /* Notes why a value is null. */
 void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *column, const char *reason);

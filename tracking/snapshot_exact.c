@@ -4,6 +4,7 @@
 #include "tracking/process.h"
 #include "tracking/sites.h"
 #include "tracking/snapshot.h"
+#include "tracking/walk.h"
 
 #include <string.h>
 
@@ -52,6 +53,7 @@ bool ms_snapshot_exact_site(ms_snapshot_t *snapshot, ms_sites_row_t *row, uint32
     row->last_ns = used ? sum.last_ms * NS_PER_MS : MS_NULL;
     row->growth_bytes_per_s = ms_exact_growth(&sum, now);
     row->live_error_bytes = MS_NULL;
+    ms_snapshot_not_estimated(row);
     return set_list(snapshot, &row->sizes, sum.sizes) && set_list(snapshot, &row->lifetimes, sum.lifetimes);
 }
 
@@ -65,10 +67,9 @@ typedef struct ages {
     uint64_t *(*of_row)[2]; /* row -> its blocks and its bytes by age; NULL: no live block met */
 } ages_t;
 
-static void count_age(void *context, const ms_block_facts_t *block) {
+static void count_age(void *context, const ms_walk_block_t *block) {
     ages_t *ages = context;
-    uint32_t site = ms_facts_site(block->facts);
-    uint32_t row = site < ages->limit ? ages->row_of[site] : 0;
+    uint32_t row = block->site < ages->limit ? ages->row_of[block->site] : 0;
     if (!row) return;
     uint64_t **lists = ages->of_row[row - 1];
     if (!lists[0]) {
@@ -76,8 +77,7 @@ static void count_age(void *context, const ms_block_facts_t *block) {
         if (!lists[0]) return;
         lists[1] = lists[0] + MS_LOG2_BUCKETS;
     }
-    uint64_t born = ms_age_decode(ms_facts_age(block->facts));
-    uint32_t bucket = ms_log2_bucket(ages->now_ms > born ? ages->now_ms - born : 0);
+    uint32_t bucket = ms_log2_bucket(ages->now_ms > block->born_ms ? ages->now_ms - block->born_ms : 0);
     lists[0][bucket]++;
     lists[1][bucket] += block->size;
 }
@@ -90,7 +90,7 @@ bool ms_snapshot_ages(ms_snapshot_t *snapshot, uint32_t site_limit) {
     ages.of_row = ms_region_alloc(ages.region, (rows + 1) * sizeof *ages.of_row);
     if (!ages.row_of || !ages.of_row) return false;
     for (size_t i = 0; i < rows; i++) ages.row_of[snapshot->model.sites.rows[i].id] = (uint32_t)i + 1;
-    ms_block_walk(count_age, &ages);
+    ms_walk(count_age, &ages);
     for (size_t i = 0; i < rows; i++) {
         ms_sites_row_t *row = &snapshot->model.sites.rows[i];
         const uint64_t *blocks = ages.of_row[i][0] ? ages.of_row[i][0] : none;

@@ -43,6 +43,11 @@ typedef struct memscope_usage {
 int memscope_process_usage(memscope_usage_t *usage);
 int memscope_thread_usage(memscope_usage_t *usage);
 
+/* Sets the mean gap in bytes between sampled allocations (the knob sample_bytes; 1 to 2^40) from now on. Each block keeps
+ * the weight of the moment at which it was sampled, so estimates stay free of bias. Other threads follow when they have
+ * allocated another 128 KiB at most. EINVAL if `bytes` is out of range, ENOTSUP if the mode does not sample by bytes. */
+int memscope_set_sample_bytes(uint64_t bytes);
+
 /* ---- tasks ------------------------------------------------------------------------------------------------ */
 
 /* A task: a fiber, a coroutine, an async request. 0 is "no task". Ids are never reused in a process. */

@@ -468,6 +468,7 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
         leaks: [],
         leak_checks: [],
         size_classes: classRows(next),
+        calibration: [],
         cross_frees: crossRows(next, Math.min(shape.threads, 30)),
         modules: MODULES.map(([path, start], i) => ({
             path,

@@ -1,0 +1,89 @@
+#include "tracking/calibration.h"
+#include "alloc/os.h"
+
+#include <errno.h>
+#include <stdbool.h>
+
+#define BUCKETS 8192u
+typedef _Atomic(ms_sample_pair_t *) bucket_t;
+static _Atomic(bucket_t *) table; /* NULL until the first sample */
+static ms_class_moves_t moves[MS_CLASS_COUNT];
+
+static bucket_t *buckets(void) {
+    bucket_t *now = atomic_load_explicit(&table, memory_order_acquire);
+    if (now) return now;
+    bucket_t *fresh = ms_os_map_metadata(BUCKETS * sizeof *fresh);
+    if (!fresh) return NULL;
+    return atomic_compare_exchange_strong(&table, &now, fresh) ? fresh : now; /* the loser's stays unused */
+}
+
+static ms_sample_pair_t *find(ms_sample_pair_t *pair, const ms_sample_pair_t *end, uint32_t site, uint32_t class) {
+    while (pair != end && (pair->site != site || pair->class != class)) pair = pair->next;
+    return pair != end ? pair : NULL;
+}
+
+/* NULL without memory: the pair's samples are then not calibrated. */
+static ms_sample_pair_t *pair_of(uint32_t site, uint32_t class) {
+    bucket_t *all = buckets();
+    if (!all) return NULL;
+    uint64_t hash = ((uint64_t)site << 8 | class) * 0x9e3779b97f4a7c15u;
+    bucket_t *bucket = &all[hash >> 32 & (BUCKETS - 1)];
+    ms_sample_pair_t *first = atomic_load_explicit(bucket, memory_order_acquire); /* pairs with the exchange below */
+    ms_sample_pair_t *pair = find(first, NULL, site, class);
+    if (pair) return pair;
+    ms_sample_pair_t *fresh = ms_os_map_metadata(sizeof *fresh);
+    if (!fresh) return NULL;
+    fresh->site = site;
+    fresh->class = class;
+    fresh->next = first;
+    while (!atomic_compare_exchange_strong(bucket, &first, fresh)) {
+        pair = find(first, fresh->next, site, class);
+        if (pair) return pair; /* another thread was faster: ours stays unused */
+        fresh->next = first;
+    }
+    return fresh;
+}
+
+static void add_real(_Atomic(double) *sum, double amount) {
+    double seen = atomic_load_explicit(sum, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(sum, &seen, seen + amount, memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
+
+static void add(ms_weights_t *weights, size_t size, double weight) {
+    atomic_fetch_add_explicit(&weights->samples, 1, memory_order_relaxed);
+    add_real(&weights->blocks, weight);
+    add_real(&weights->bytes, weight * (double)size);
+    add_real(&weights->variance, weight * (weight - 1));
+}
+
+static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved) {
+    if (!moved) return;
+    atomic_fetch_add_explicit(out, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(in, 1, memory_order_relaxed);
+}
+
+void ms_calibration_allocated(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
+    int saved = errno;
+    ms_sample_pair_t *pair = pair_of(site, natural);
+    if (pair) add(&pair->allocated, size, weight);
+    count_move(&moves[natural].out, &moves[actual].in, natural != actual);
+    errno = saved;
+}
+
+void ms_calibration_freed(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
+    int saved = errno;
+    ms_sample_pair_t *pair = pair_of(site, natural);
+    if (pair) add(&pair->freed, size, weight);
+    count_move(&moves[natural].out_freed, &moves[actual].in_freed, natural != actual);
+    errno = saved;
+}
+
+void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context) {
+    bucket_t *all = atomic_load_explicit(&table, memory_order_acquire);
+    for (uint32_t i = 0; all && i < BUCKETS; i++)
+        for (const ms_sample_pair_t *pair = atomic_load_explicit(&all[i], memory_order_acquire); pair; pair = pair->next)
+            visit(context, pair);
+}
+
+const ms_class_moves_t *ms_calibration_moves(uint32_t class) { return &moves[class]; }

@@ -1,0 +1,44 @@
+/* Calibration of sampled sites. How many blocks of each size class there were is known exactly; what the samples of a
+ * class stand for is an estimate of the same number. Their quotient, one factor a class, corrects what the samples of each
+ * site stand for: ratio estimation with poststrata (Saerndal, Swensson, Wretman 1992, chapter 7). It takes out of every
+ * site the part of the error that all sites of a class share.
+ *
+ * A pair is a site and a class. A sampled block needs room for its weight and so may lie in a larger class than its like;
+ * pairs count it in the class of its like (`natural`), and moves are counted to correct the exact number.
+ *
+ * Sampled blocks are rare: all counters here are atomic, shared by all threads, without a lock. Pairs are never removed. */
+#ifndef MS_TRACKING_CALIBRATION_H
+#define MS_TRACKING_CALIBRATION_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "alloc/size_class.h"
+
+/* Of sampled blocks, when they are allocated and when they are freed. */
+typedef struct ms_weights {
+    _Atomic(uint64_t) samples;
+    _Atomic(double) blocks;   /* sum of the weights */
+    _Atomic(double) bytes;    /* sum of weight * size */
+    _Atomic(double) variance; /* sum of weight * (weight - 1): of `blocks` */
+} ms_weights_t;
+
+typedef struct ms_sample_pair {
+    uint32_t site, class;
+    struct ms_sample_pair *next; /* in its bucket, older */
+    ms_weights_t allocated, freed;
+} ms_sample_pair_t;
+
+typedef struct ms_class_moves { /* blocks held by another class than their like's */
+    _Atomic(uint64_t) in, in_freed, out, out_freed;
+} ms_class_moves_t;
+
+/* A sampled block comes or goes; its like lie in class `natural`, itself in `actual`. */
+void ms_calibration_allocated(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
+void ms_calibration_freed(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
+
+/* Calls `visit` for every pair. */
+void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context);
+const ms_class_moves_t *ms_calibration_moves(uint32_t class);
+
+#endif
