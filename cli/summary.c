@@ -441,6 +441,8 @@ void ms_print_warnings(FILE *out, const ms_model_t *model) {
     warn(out, quality->folded_tasks, "task is folded into the task `other`", "tasks are folded into the task `other`");
     warn(out, quality->folded_sites, "site is folded into the site `other`", "sites are folded into the site `other`");
     warn(out, quality->handler_refusals, "call by a signal handler was refused", "calls by signal handlers were refused");
+    warn(out, quality->replaced_modules, "unloaded module has another one at its addresses: names may be wrong",
+         "unloaded modules have others at their addresses: names may be wrong");
     warn(out, quality->clock_steps_back, "time the clock went back", "times the clock went back");
     warn(out, quality->different_stacks, "stack differs from libunwind's", "stacks differ from libunwind's");
     warn(out, quality->truncated_stacks, "stack is cut short", "stacks are cut short");

@@ -10,4 +10,7 @@ for conf in "${confs[@]}"; do
     MEMSCOPE_CONF=$conf "${top_builddir:?}/tests/fuzz_replay" "$top_srcdir"/tests/corpus/* || bad=1
     count "corpus under $conf" "$bad"
 done
+bad=0
+"$top_builddir/tests/fuzz_rows_replay" "$top_srcdir"/tests/corpus_rows/* || bad=1
+count "corpus of unwind information" "$bad"
 finish

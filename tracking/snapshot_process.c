@@ -6,6 +6,7 @@
 #include "alloc/os.h"
 #include "config.h"
 #include "tracking/process.h"
+#include "tracking/unwind_table.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -248,12 +249,54 @@ static void read_headers(ms_region_t *region, const ms_mapping_t *first, ms_modu
     }
 }
 
+static bool overlap(uint64_t start, uint64_t end, uint64_t other_start, uint64_t other_end) {
+    return start < other_end && other_start < end;
+}
+
+/* Whether another module came to where this one was. */
+static bool is_replaced(const ms_modules_row_t *rows, size_t count, uint32_t index, bool *is_loaded) {
+    const ms_seen_module_t *seen = ms_seen_module(index);
+    *is_loaded = false;
+    for (uint32_t later = index + 1; later < ms_seen_module_count(); later++) {
+        const ms_seen_module_t *other = ms_seen_module(later);
+        if (other && overlap(seen->start, seen->end, other->start, other->end)) return true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!overlap(seen->start, seen->end, rows[i].start, rows[i].end)) continue;
+        *is_loaded = seen->start == rows[i].start;
+        return seen->start != rows[i].start;
+    }
+    return false;
+}
+
+/* Modules that were unloaded and have frames in stacks. Where another one is now, names of their frames may be its. */
+static void add_unloaded(ms_snapshot_t *snapshot, ms_modules_row_t *rows, size_t loaded) {
+    uint64_t replaced = 0;
+    ms_modules_row_t *row = rows + loaded;
+    for (uint32_t i = 0, count = ms_seen_module_count(); i < count; i++) {
+        const ms_seen_module_t *seen = ms_seen_module(i);
+        bool is_loaded;
+        if (!seen) continue;
+        if (is_replaced(rows, loaded, i, &is_loaded))
+            replaced++;
+        else if (!is_loaded)
+            *row++ = (ms_modules_row_t){.path = seen->path,
+                                        .build_id = seen->id_bytes ? hex_text(&snapshot->region, seen->id, seen->id_bytes) : NULL,
+                                        .start = seen->start,
+                                        .end = seen->end,
+                                        .bias = seen->bias};
+    }
+    snapshot->model.modules.count = (size_t)(row - rows);
+    if (snapshot->model.data_quality.count) snapshot->model.data_quality.rows->replaced_modules = replaced;
+}
+
 /* Mappings of one file follow each other; the module spans from the first to the last. */
 bool ms_snapshot_modules(ms_snapshot_t *snapshot) {
     size_t bytes;
     char *maps = ms_region_file(&snapshot->region, "/proc/self/maps", &bytes);
     size_t lines = 1;
     for (size_t i = 0; maps && i < bytes; i++) lines += maps[i] == '\n';
+    lines += MS_SEEN_MODULES;
     ms_modules_row_t *rows = ms_region_alloc(&snapshot->region, lines * sizeof *rows), *row = rows;
     if (!rows) return false;
     snapshot->model.modules.rows = rows;
@@ -274,6 +317,6 @@ bool ms_snapshot_modules(ms_snapshot_t *snapshot) {
         row->end = mapping.end;
         executable |= mapping.executable;
     }
-    snapshot->model.modules.count = (size_t)(row - rows) + (path && executable);
+    add_unloaded(snapshot, rows, (size_t)(row - rows) + (path && executable));
     return true;
 }

@@ -246,12 +246,20 @@ static inline __attribute__((always_inline)) bool step(walk_t *w, registers_t *a
 
 /* The kept stack. */
 
+/* Whether the step out of the frame reads more than the return address: fp_words or cfa_words, in one look. */
+static inline bool reads_more(const ms_unwind_frame_t *frame) {
+    uint32_t words;
+    __builtin_memcpy(&words, &frame->fp_words, sizeof words);
+    return (words & 0xffffff) != 0;
+}
+
 /* The index of the first kept frame from `inner` outwards whose step out of it would read other words than last time;
  * 0 when none would. */
 static inline unsigned first_change(const ms_unwind_frame_t *frames, unsigned inner) {
     for (unsigned i = inner; i > 0; i--) {
         const ms_unwind_frame_t *outer = &frames[i - 1];
         if (word_at(outer->sp - WORD) != outer->pc) return i;
+        if (ms_likely(!reads_more(&frames[i]))) continue;
         if (frames[i].fp_words != 0 && word_at(outer->sp - (uintptr_t)frames[i].fp_words * WORD) != outer->fp) return i;
         if (frames[i].cfa_words != 0 && word_at(frames[i].fp - frames[i].cfa_words * WORD) != outer->sp) return i;
     }

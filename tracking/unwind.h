@@ -33,6 +33,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define MS_UNWIND_MAX_DEPTH 256u /* frames of a stack at most; max_depth is clamped to it */
@@ -73,6 +74,7 @@ typedef struct ms_unwind_frame {
     uint8_t fp_matters;
 } ms_unwind_frame_t;
 _Static_assert(sizeof(ms_unwind_frame_t) == 32, "8 KiB per thread");
+_Static_assert(offsetof(ms_unwind_frame_t, cfa_words) == offsetof(ms_unwind_frame_t, fp_words) + 2, "read together");
 
 /* A way out of the allocator's own frames, found once by their rows: from pc the caller's registers are at these
  * distances (bytes above sp), provided that the return addresses on the way are these. */

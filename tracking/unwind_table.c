@@ -642,6 +642,9 @@ typedef struct {
     struct dl_find_object found;
     ms_eh_t eh;
     uint64_t note; /* as in known_module_t */
+    const uint8_t *id; /* build-id, NULL: none */
+    size_t id_bytes;
+    uintptr_t bias;
     bool has_eh;
 } module_t;
 
@@ -679,17 +682,20 @@ static const ElfW(Ehdr) * elf_header_of(const struct dl_find_object *found) {
     return elf->e_phentsize == sizeof(ElfW(Phdr)) && in_first_page ? elf : NULL;
 }
 
-/* A note segment in the module's first page with a note "GNU", type build-id. */
-static bool holds_build_id(uintptr_t start, uintptr_t at, uintptr_t size) {
-    if (!holds(start, MS_PAGE, at) || size > start + MS_PAGE - at) return false;
+/* The build-id in a note segment in the module's first page; NULL: there is none. */
+static const uint8_t *build_id_in(uintptr_t start, uintptr_t at, uintptr_t size, size_t *id_bytes) {
+    if (!holds(start, MS_PAGE, at) || size > start + MS_PAGE - at) return NULL;
     ms_eh_bytes_t bytes = {(const uint8_t *)at, size, at};
     cursor_t c = cursor_at(&bytes, at);
     while (cursor_left(&c) > 12) {
         uint64_t name = read_number(&c, 4), content = read_number(&c, 4), type = read_number(&c, 4);
-        if (type == NT_GNU_BUILD_ID && name == 4) return true;
+        if (type == NT_GNU_BUILD_ID && name == 4 && content <= cursor_left(&c) - 4) {
+            *id_bytes = content;
+            return c.at + 4;
+        }
         cursor_skip(&c, (name + 3) / 4 * 4 + (content + 3) / 4 * 4);
     }
-    return false;
+    return NULL;
 }
 
 /* False: no module at pc. Without usable headers the module has no eh. */
@@ -704,15 +710,17 @@ static bool module_of(uintptr_t pc, module_t *module) {
     const ElfW(Phdr) *first = headers;
     while (first < end && first->p_type != PT_LOAD) first++;
     if (first == end) return true;
-    uintptr_t bias = start - (first->p_vaddr & ~(uintptr_t)(MS_PAGE - 1));
+    uintptr_t bias = module->bias = start - (first->p_vaddr & ~(uintptr_t)(MS_PAGE - 1));
     for (const ElfW(Phdr) *p = headers; p < end; p++) {
         uintptr_t at = bias + p->p_vaddr;
         if (p->p_type == PT_GNU_EH_FRAME && at == (uintptr_t)module->found.dlfo_eh_frame) {
             module->eh.index = segment_from(headers, elf->e_phnum, bias, at);
             if (module->eh.index.size > p->p_memsz) module->eh.index.size = p->p_memsz;
         }
-        if (p->p_type == PT_NOTE && holds_build_id(start, at, p->p_memsz)) {
+        const uint8_t *id = p->p_type == PT_NOTE ? build_id_in(start, at, p->p_memsz, &module->id_bytes) : NULL;
+        if (id != NULL) {
             module->note = (uint64_t)(at - start) << 32 | p->p_memsz;
+            module->id = id;
         }
     }
     cursor_t c = cursor_at(&module->eh.index, module->eh.index.address);
@@ -836,6 +844,50 @@ static void keep(uintptr_t pc, ms_row_t row) {
     atomic_store_explicit(&set[way], hash << 32 | row, memory_order_relaxed);
 }
 
+/* What modules that may be unloaded were. */
+static _Atomic(ms_seen_module_t *) seen_modules[MS_SEEN_MODULES];
+static _Atomic uint32_t seen_count;
+
+uint32_t ms_seen_module_count(void) {
+    uint32_t count = atomic_load_explicit(&seen_count, memory_order_acquire);
+    return count < MS_SEEN_MODULES ? count : MS_SEEN_MODULES;
+}
+
+const ms_seen_module_t *ms_seen_module(uint32_t index) {
+    return atomic_load_explicit(&seen_modules[index], memory_order_acquire); /* pairs with see() */
+}
+
+static bool is_seen(const ms_seen_module_t *seen, const module_t *module) {
+    return seen->start == (uintptr_t)module->found.dlfo_map_start && seen->end == (uintptr_t)module->found.dlfo_map_end &&
+           seen->id_bytes == (module->id_bytes <= sizeof seen->id ? module->id_bytes : 0) &&
+           memcmp(seen->id, module->id, seen->id_bytes) == 0 &&
+           (seen->id_bytes > 0 || strcmp(seen->path, module->found.dlfo_link_map->l_name) == 0);
+}
+
+/* Keeps path and build-id of a module that has a frame on the running stack, unless they were the last seen at its place. */
+static void see(const module_t *module) {
+    uintptr_t start = (uintptr_t)module->found.dlfo_map_start, end = (uintptr_t)module->found.dlfo_map_end;
+    for (uint32_t i = ms_seen_module_count(); i > 0; i--) {
+        const ms_seen_module_t *seen = ms_seen_module(i - 1);
+        if (seen == NULL || seen->start >= end || seen->end <= start) continue;
+        if (is_seen(seen, module)) return;
+        break;
+    }
+    const char *path = module->found.dlfo_link_map->l_name;
+    size_t length = strlen(path);
+    if (atomic_load_explicit(&seen_count, memory_order_relaxed) >= MS_SEEN_MODULES) return;
+    ms_seen_module_t *seen = ms_os_map_metadata(sizeof *seen + length + 1);
+    if (seen == NULL) return;
+    *seen = (ms_seen_module_t){.start = start, .end = end, .bias = module->bias};
+    memcpy(seen->path, path, length + 1);
+    if (module->id != NULL && module->id_bytes <= sizeof seen->id) {
+        seen->id_bytes = (uint8_t)module->id_bytes;
+        memcpy(seen->id, module->id, module->id_bytes);
+    }
+    uint32_t index = atomic_fetch_add_explicit(&seen_count, 1, memory_order_acq_rel);
+    if (index < MS_SEEN_MODULES) atomic_store_explicit(&seen_modules[index], seen, memory_order_release);
+}
+
 MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     module_t module;
     if (!module_of(pc, &module)) return 0;
@@ -844,7 +896,10 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc, &bx) : MS_ROW_NONE;
     if (is_permanent(&module)) {
         keep(pc, row);
-    } else if (make_known(&module)) {
+        return row;
+    }
+    see(&module);
+    if (make_known(&module)) {
         keep(pc, row | MS_ROW_MARKED);
         set_trust(&module.found, trust);
     }

@@ -91,6 +91,18 @@ typedef struct ms_row_trust {
     uint32_t compiled; /* rows compiled for this capture */
 } ms_row_trust_t;
 
+/* Modules loaded after the start that had a frame in a stack, in the order in which they were first met there: what they
+ * were, for stacks that outlive them. Kept for ever; no more than MS_SEEN_MODULES. Any thread; an entry may still be NULL. */
+#define MS_SEEN_MODULES 1024u
+typedef struct ms_seen_module {
+    uintptr_t start, end, bias;
+    uint8_t id_bytes; /* of the build-id, 0: none */
+    uint8_t id[32];
+    char path[];
+} ms_seen_module_t;
+uint32_t ms_seen_module_count(void);
+const ms_seen_module_t *ms_seen_module(uint32_t index);
+
 #define MS_ROWS_SETS 32768u /* two words each: 512 KiB */
 #define MS_ADDRESS_BITS 47
 extern _Atomic uint64_t (*ms_rows)[2];

@@ -16,6 +16,7 @@ const LOSSES: (keyof Quality)[] = [
     "folded_sites",
     "truncated_stacks",
     "different_stacks",
+    "replaced_modules",
     "handler_refusals",
     "clock_steps_back",
     "header_check_failures",

@@ -1,0 +1,155 @@
+/* Programs for test_stacks.py, linked to the library:
+ *
+ *     stacks_subject many N          N distinct call stacks, each with a block that stays for a moment
+ *     stacks_subject unload A B      a function `twin` of library A allocates, A is unloaded; then B, if there is one
+ *     stacks_subject backwards       the clock goes back while blocks come and go
+ *     stacks_subject torn            allocates while its stacks are being left: longjmp, pthread_exit, cancellation */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static void *volatile kept;
+
+static void expect(int condition, const char *what) {
+    if (condition) return;
+    fprintf(stderr, "%s\n", what);
+    exit(1);
+}
+
+/* ---- a stack for each number: two calls of two functions, one bit a level */
+static void right(unsigned bits, unsigned levels);
+
+static __attribute__((noinline)) void left(unsigned bits, unsigned levels) {
+    if (levels == 0) {
+        free(kept);
+        kept = malloc(bits % 100);
+    } else if (bits & 1) {
+        left(bits >> 1, levels - 1);
+    } else {
+        right(bits >> 1, levels - 1);
+    }
+    __asm__ volatile("" ::: "memory");
+}
+
+static __attribute__((noinline)) void right(unsigned bits, unsigned levels) {
+    if (levels == 0) {
+        free(kept);
+        kept = malloc(bits % 100);
+    } else if (bits & 1) {
+        left(bits >> 1, levels - 1);
+    } else {
+        right(bits >> 1, levels - 1);
+    }
+    __asm__ volatile("" ::: "memory");
+}
+
+static int many(unsigned count) {
+    for (unsigned i = 0; i < count; i++) left(i, 22);
+    return 0;
+}
+
+/* ---- libraries */
+typedef void *twin_t(size_t bytes);
+
+static void use(const char *path, size_t bytes) {
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    expect(library != NULL, "dlopen");
+    twin_t *twin;
+    *(void **)&twin = dlsym(library, "twin");
+    kept = twin(bytes);
+    expect(kept != NULL && dlclose(library) == 0, "twin or dlclose");
+}
+
+static int unload(char **libraries) {
+    for (size_t i = 0; libraries[i]; i++) use(libraries[i], 1000 + i);
+    return 0;
+}
+
+/* ---- the clock: this definition is found before libc's */
+static _Atomic(long) seconds_back;
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = (int)syscall(SYS_clock_gettime, clock, now);
+    now->tv_sec -= seconds_back;
+    return result;
+}
+
+static int backwards(void) {
+    struct timespec pause = {0, 3000000};
+    for (int round = 0; round < 400; round++) {
+        void *blocks[300];
+        for (size_t i = 0; i < 300; i++) blocks[i] = malloc(i * 97);
+        for (size_t i = 0; i < 300; i++) free(blocks[i]);
+        if (round % 100 == 50) seconds_back += 5;
+        if (round % 4 == 0) nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+/* ---- stacks being left */
+static jmp_buf out;
+
+static __attribute__((noinline)) void jump(unsigned levels) {
+    volatile char room[200];
+    room[levels] = 1;
+    kept = realloc(kept, 100 + levels);
+    if (levels > 0)
+        jump(levels - 1);
+    else if (kept != NULL) /* always: the compiler need not know */
+        longjmp(out, 1);
+    room[0] = room[1];
+}
+
+static void clean_up(void *block) {
+    free(block);
+    free(malloc(333));
+}
+
+static void *leaves(void *how) {
+    void *block = malloc(500);
+    pthread_cleanup_push(clean_up, block);
+    if (how) pthread_exit(strdup("left"));
+    for (;;) {
+        free(malloc(70));
+        pthread_testcancel();
+    }
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static __attribute__((noinline)) void jump_and_land(unsigned levels) {
+    if (setjmp(out) == 0) jump(levels);
+    free(malloc(70));
+}
+
+static int torn(void) {
+    for (unsigned i = 0; i < 500; i++) jump_and_land(i % 30);
+    for (uintptr_t i = 0; i < 60; i++) {
+        pthread_t thread;
+        void *result;
+        expect(pthread_create(&thread, NULL, leaves, (void *)(i % 2)) == 0, "pthread_create");
+        if (i % 2 == 0) pthread_cancel(thread);
+        expect(pthread_join(thread, &result) == 0, "pthread_join");
+        if (i % 2) free(result);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    if (strcmp(what, "many") == 0 && argc == 3) return many((unsigned)strtoul(argv[2], NULL, 10));
+    if (strcmp(what, "unload") == 0) return unload(argv + 2);
+    if (strcmp(what, "backwards") == 0) return backwards();
+    if (strcmp(what, "torn") == 0) return torn();
+    fprintf(stderr, "stacks_subject many N | unload A [B] | backwards | torn\n");
+    return 2;
+}
