@@ -207,7 +207,7 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
 /* The backing named by the configuration is made ready when the heap outgrows what it starts with, which comes from the
  * system: small programs, most of all, need not pay for it (jemalloc: 0.9 MiB of resident memory), and what it allocates
  * while it starts has a heap. */
-#define STARTS_WITH ((uint64_t)8 << 20)
+#define STARTS_WITH ((uint64_t)64 << 20)
 
 static void backend_ensure(void) {
     static _Atomic(int) started;

@@ -12,7 +12,7 @@
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
-#define CACHE_BYTES ((size_t)24 << 20)     /* at least this much may be kept */
+#define CACHE_BYTES ((size_t)1 << 20)     /* at least this much may be kept */
 #define DECAY_NS 1000000000u               /* and for this long */
 #define RECENT 64
 
@@ -221,7 +221,7 @@ static bool may_be_cached(const ms_large_t *block) {
 }
 
 static void cache_put(ms_large_t *block) {
-    size_t budget = large.mapped_bytes / 2;
+    size_t budget = large.mapped_bytes / 8;
     if (budget < CACHE_BYTES) budget = CACHE_BYTES;
     cache_insert(block);
     while (large.cached_bytes > budget) cache_drop_oldest();
@@ -306,8 +306,8 @@ static void retire_unkept(ms_large_t *block) {
 
 /* ---- what an arena keeps */
 
-#define KEPT_BYTES ((size_t)8 << 20)       /* by all arenas together */
-#define KEPT_ARENA_MAX ((size_t)4 << 20)   /* by one */
+#define KEPT_BYTES ((size_t)1 << 20)       /* by all arenas together */
+#define KEPT_ARENA_MAX ((size_t)512 << 10)   /* by one */
 #define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
 #define KEPT_TICK_NS (DECAY_NS / 4)
 

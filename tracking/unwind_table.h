@@ -113,9 +113,14 @@ int ms_row_find_bx(uintptr_t pc);
 ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust);
 bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust);
 
-/* A bijection of the address bits: set in the high half, tag in the low. */
+/* A bijection of the address bits: set in the high half, tag in the low. Code of the same 64 KiB shares a page of the
+ * table (256 sets), so that a program that takes few stacks touches few pages of it: scattered over all sets, 25 samples
+ * of lua made 480 of the 512 KiB resident. */
 static inline uint64_t ms_row_hash(uintptr_t pc) {
-    return (pc * 0x9e3779b97f4a7c15u) & (((uint64_t)1 << MS_ADDRESS_BITS) - 1);
+    uint64_t region = ((pc >> 16) * 0x9e3779b1u) & 0x7fffffff, low = pc & 0xffff;
+    uint64_t set = region >> 24 << 8 | ((low ^ low >> 8) & 0xff);
+    uint64_t tag = (region & 0xffffff) << 8 | low >> 8;
+    return set << 32 | tag;
 }
 
 /* The row for the instruction at pc; 0: in no module. ms_rows_init must have succeeded. */
