@@ -204,16 +204,18 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     arena->lists[class].first = first + sizeof(ms_header_t);
 }
 
-/* The backing named by the configuration is made ready when the heap outgrows what it starts with, which comes from the
- * system: small programs, most of all, need not pay for it (jemalloc: 0.9 MiB of resident memory), and what it allocates
- * while it starts has a heap. */
-#define STARTS_WITH ((uint64_t)64 << 20)
+/* A heap starts on the system backing, and outgrows it: small programs need not pay for jemalloc (0.9 MiB of resident
+ * memory and the pages of its code). One that the configuration names is made ready as soon as there is a heap, which what
+ * it allocates while it starts needs. */
+#define STARTS_WITH ((uint64_t)MS_BACKEND_FROM_MIB << 20)
+#define NAMED_STARTS_WITH ((uint64_t)1 << 20)
 
 static void backend_ensure(void) {
     static _Atomic(int) started;
     int none = 0;
     if (ms_likely(atomic_load_explicit(&started, memory_order_relaxed))) return;
-    if (ms_slab_mapped_bytes() + ms_large_mapped_bytes() < STARTS_WITH) return;
+    bool named = ms_process_knob_sources[MS_KNOB_backend] != MS_SOURCE_DEFAULT;
+    if (ms_slab_mapped_bytes() + ms_large_mapped_bytes() < (named ? NAMED_STARTS_WITH : STARTS_WITH)) return;
     if (!atomic_compare_exchange_strong(&started, &none, 1)) return;
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     if (id == MS_BACKEND_MIMALLOC) return; /* from the constructor */

@@ -23,6 +23,8 @@ typedef struct ms_backend {
 extern const ms_backend_t ms_backend_system, ms_backend_jemalloc, ms_backend_mimalloc;
 typedef enum { MS_BACKEND_JEMALLOC, MS_BACKEND_MIMALLOC, MS_BACKEND_SYSTEM, MS_BACKEND_COUNT } ms_backend_id_t;
 
+#define MS_BACKEND_FROM_MIB 64 /* MiB of heap from which the default backing is used */
+
 /* The backing of this name, NULL if it is not built in. Index as in the knob's choices. */
 const ms_backend_t *ms_backend_get(ms_backend_id_t id);
 

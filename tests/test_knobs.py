@@ -89,8 +89,10 @@ def knob_backend():
     for name in ("jemalloc", "mimalloc", "system"):
         if name == "system" or f"#define MS_HAVE_{name.upper()} 1" in config:
             used = snapshot(f"backend:{name}")["process"]["backend"]
-            small = {"jemalloc": "system (jemalloc from 8 MiB)"}.get(name, name)
-            check(used in (name, small), f"backend:{name} is not used but {used}")
+            check(used == name, f"backend:{name} is not used but {used}")
+    if "#define MS_HAVE_JEMALLOC 1" in config:
+        used = snapshot("mode:hybrid")["process"]["backend"]
+        check(used == "system (jemalloc from 64 MiB)", f"a small program is not on the system backing but on {used}")
 
 
 def stack_lengths(conf):

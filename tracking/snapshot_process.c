@@ -129,7 +129,9 @@ static void set_limits(ms_snapshot_t *snapshot, ms_process_row_t *row) {
 static const char *backend_name(void) {
     bool waits = ms_process.knobs.backend == MS_BACKEND_JEMALLOC && ms_backend_get(MS_BACKEND_JEMALLOC) &&
                  ms_backend_current() != ms_backend_get(MS_BACKEND_JEMALLOC);
-    return waits ? "system (jemalloc from 8 MiB)" : ms_backend_current()->name;
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
+    return waits ? "system (jemalloc from " TEXT(MS_BACKEND_FROM_MIB) " MiB)" : ms_backend_current()->name;
 }
 
 bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason) {
