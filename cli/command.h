@@ -14,6 +14,7 @@ typedef struct ms_option {
     const char *argument; /* NULL: a flag; "DIR": any text; "a|b": one of these words */
     const char *help;
     size_t offset; /* in the command's options struct: bool for a flag, const char * for text */
+    const char *implied; /* what --NAME alone means; a value is then given as --NAME=VALUE only. NULL: it needs one */
     bool appends;  /* text: given again, it is joined to what stands there with ',' */
 } ms_option_t;
 
@@ -28,6 +29,7 @@ typedef struct ms_command {
 } ms_command_t;
 
 extern const ms_command_t ms_command_run, ms_command_report, ms_command_show, ms_command_diff, ms_command_conf;
+extern const ms_command_t ms_command_leaks, ms_command_check;
 
 /* Reads the options in `arguments` (the command's name first) into `values`. Returns how many arguments are left and
  * moves them to the front, or -1 when the command is over: *status is its exit status (help, usage error). */

@@ -21,6 +21,8 @@ static const ms_command_t *const commands[] = {
     &ms_command_report,
     &ms_command_show,
     &ms_command_diff,
+    &ms_command_leaks,
+    &ms_command_check,
     &ms_command_conf,
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -36,8 +38,9 @@ static void print_option(const ms_option_t *option) {
     char left[80], letter[4] = "  ";
     if (option->letter != 0) snprintf(letter, sizeof letter, "-%c", option->letter);
     snprintf(left, sizeof left, "  %s%s --%s%s%s", letter, option->letter != 0 ? "," : " ", option->name,
-             option->argument != NULL ? " " : "", option->argument != NULL ? option->argument : "");
-    printf("%s\n", left);
+             option->argument == NULL ? "" : option->implied != NULL ? "[=" : " ",
+             option->argument != NULL ? option->argument : "");
+    printf("%s%s\n", left, option->implied != NULL ? "]" : "");
     ms_text_wrap(stdout, 10, help_width(), option->help);
 }
 
@@ -95,6 +98,7 @@ static int set_option(const ms_command_t *command, const ms_option_t *option, co
         memcpy(slot, &(bool){true}, sizeof(bool));
         return MS_EXIT_OK;
     }
+    if (text == NULL) text = option->implied;
     if (strchr(option->argument, '|') != NULL && !is_one_of(option->argument, text))
         return ms_command_usage(command, "--%s '%s' is not one of %s", option->name, text, option->argument);
     const char *before;
@@ -111,7 +115,7 @@ static void getopt_tables(const ms_command_t *command, struct option *longs, cha
     *shorts++ = ':';
     *shorts++ = 'h';
     for (const ms_option_t *option = command->options; option->name != NULL; option++, count++) {
-        int has_argument = option->argument != NULL ? required_argument : no_argument;
+        int has_argument = option->argument == NULL ? no_argument : option->implied != NULL ? optional_argument : required_argument;
         longs[count] = (struct option){option->name, has_argument, NULL, (int)count + 256};
         if (option->letter == 0) continue;
         *shorts++ = option->letter;

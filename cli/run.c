@@ -15,6 +15,7 @@
 #include "cli/conf.h"
 #include "cli/files.h"
 #include "cli/launch.h"
+#include "cli/leaks.h"
 #include "cli/summary.h"
 #include "cli/symbols.h"
 #include "cli/text.h"
@@ -28,7 +29,7 @@
 #define OTHERS_SHOWN 10
 
 typedef struct ms_run_options {
-    const char *directory, *mode, *conf, *interval, *library;
+    const char *directory, *mode, *conf, *interval, *library, *leaks;
     bool quiet, trace;
 } ms_run_options_t;
 
@@ -58,6 +59,12 @@ static const ms_option_t options[] = {
      .offset = offsetof(ms_run_options_t, trace),
      .help = "log every allocation and free in NAME.PID.bin there, for `memscope show --events`: the knobs trace:on and, "
              "with more room than by default, buffer_size:4M"},
+    {.name = "leaks",
+     .argument = "live|scan",
+     .implied = "live",
+     .offset = offsetof(ms_run_options_t, leaks),
+     .help = "list the blocks that are live in the end, by site, task and thread; --leaks=scan: and find out which of them "
+             "nothing points to"},
     {.letter = 'q', .name = "quiet", .offset = offsetof(ms_run_options_t, quiet), .help = "print no summary"},
     {.name = "library",
      .argument = "FILE",
@@ -147,6 +154,11 @@ static char *chosen_conf(const ms_command_t *self, const ms_run_options_t *given
         free(interval);
     }
     if (given->trace) append(&conf, "trace:on,buffer_size:4M");
+    if (given->leaks != NULL) {
+        char *leaks = ms_format("leaks:%s", given->leaks);
+        append(&conf, leaks);
+        free(leaks);
+    }
     if (given->conf != NULL) append(&conf, given->conf);
     char *searched = ms_format(",%s", conf);
     bool names_output = strstr(searched, ",output:") != NULL;
@@ -186,6 +198,7 @@ static void print_main(const ms_model_t *model) {
     ms_print_threads(stderr, model, THREADS_SHOWN);
     ms_print_tasks(stderr, model, TASKS_SHOWN);
     ms_print_trace(stderr, model);
+    ms_print_leak_section(stderr, model, SITES_SHOWN);
 }
 
 /* Looks up names, keeps them in the file, writes the page beside it. `status` is of the main process, else NULL. */

@@ -6,6 +6,7 @@
 
 #include "cli/events.h"
 #include "cli/files.h"
+#include "cli/leaks.h"
 #include "cli/summary.h"
 #include "cli/symbols.h"
 
@@ -66,6 +67,7 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     ms_print_threads(stdout, model, top);
     ms_print_tasks(stdout, model, top);
     ms_print_stacks(stdout, model, top, sort);
+    ms_print_leak_section(stdout, model, top);
     ms_print_size_classes(stdout, model, top);
     ms_print_quality(stdout, model);
     ms_print_trace(stdout, model);

@@ -25,6 +25,9 @@ void ms_print_tasks(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);
 void ms_print_stacks(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);
 void ms_print_size_classes(FILE *out, const ms_model_t *model, size_t top);
+/* Behind six spaces: the frames of a site; its verdict with slope and survivors, if it has one. */
+void ms_print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t *site);
+void ms_print_verdict(FILE *out, const ms_sites_row_t *site);
 void ms_print_quality(FILE *out, const ms_model_t *model);
 void ms_print_trace(FILE *out, const ms_model_t *model); /* the event log, if there was one */
 

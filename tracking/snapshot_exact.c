@@ -4,6 +4,7 @@
 #include "tracking/process.h"
 #include "tracking/sites.h"
 #include "tracking/snapshot.h"
+#include "tracking/verdict.h"
 #include "tracking/walk.h"
 
 #include <string.h>
@@ -23,12 +24,34 @@ static bool set_list(ms_snapshot_t *snapshot, ms_list_t *list, const uint64_t *b
     return true;
 }
 
+static void set_survivors(ms_sites_row_t *row) {
+    row->survivors = row->allocated_blocks ? (double)row->live_blocks / (double)row->allocated_blocks : __builtin_nan("");
+}
+
 void ms_snapshot_not_exact(ms_sites_row_t *row) {
     row->at_peak_bytes = row->at_peak_blocks = MS_NULL;
     row->temporary_bytes = row->temporary_blocks = MS_NULL;
     row->allocating_threads = row->freeing_threads = MS_NULL;
     row->first_ns = row->last_ns = MS_NULL;
     row->growth_bytes_per_s = __builtin_nan("");
+    row->verdict = MS_VERDICT_NONE;
+    set_survivors(row);
+}
+
+static void set_verdict(ms_sites_row_t *row, const ms_exact_sum_t *sum, uint64_t now_ms) {
+    bool used = sum->first_ms != UINT64_MAX;
+    uint64_t span_ms = used && now_ms > sum->first_ms ? now_ms - sum->first_ms : 0;
+    ms_verdict_facts_t facts = {.allocated_blocks = row->allocated_blocks,
+                                .live_blocks = row->live_blocks,
+                                .live = (double)row->live_bytes,
+                                .peak = (double)row->peak_bytes,
+                                .mean = span_ms ? sum->area / (double)span_ms : 0,
+                                .slope = row->growth_bytes_per_s,
+                                .first_ms = sum->first_ms,
+                                .last_ms = sum->last_ms,
+                                .now_ms = now_ms};
+    row->verdict = used ? ms_verdict(&facts) : MS_VERDICT_NONE;
+    set_survivors(row);
 }
 
 bool ms_snapshot_exact_site(ms_snapshot_t *snapshot, ms_sites_row_t *row, uint32_t site) {
@@ -54,6 +77,7 @@ bool ms_snapshot_exact_site(ms_snapshot_t *snapshot, ms_sites_row_t *row, uint32
     row->growth_bytes_per_s = ms_exact_growth(&sum, now);
     row->live_error_bytes = MS_NULL;
     ms_snapshot_not_estimated(row);
+    set_verdict(row, &sum, now);
     return set_list(snapshot, &row->sizes, sum.sizes) && set_list(snapshot, &row->lifetimes, sum.lifetimes);
 }
 
