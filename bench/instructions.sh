@@ -40,7 +40,7 @@ each_case() {
         all=$(count "$1" "$2" "$name")
         awk -v all="$all" -v none="$(<"$work/$empty")" -v steps="$steps" -v calls="$calls" -v name="$name" \
             'BEGIN { printf "%s %.1f\n", name, (all - none) / steps - 2 * calls }'
-    done < <("$loops" list)
+    done < <(LD_PRELOAD="$1" MEMSCOPE_CONF="$2" "$loops" list)
 }
 
 variant() {
@@ -73,8 +73,8 @@ for name; do variant "$name" >"$work/table.$name"; done
 printf '%-20s' case
 printf '%18s' "$@"
 echo
-"$loops" list | while read -r case _; do
+cat "$work"/table.* | awk '!seen[$1]++ { print $1 }' | while read -r case; do
     printf '%-20s' "$case"
-    for name; do printf '%18s' "$(sed -n "s/^$case //p" "$work/table.$name")"; done
+    for name; do printf '%18s' "$(grep "^$case " "$work/table.$name" | cut -d' ' -f2 || echo -)"; done
     echo
 done

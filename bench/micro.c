@@ -418,6 +418,77 @@ static void run_task_turns(size_t unused) {
     print_ns(measure(turns_body, NULL));
 }
 
+/* ---- names --------------------------------------------------------------------------------------------------- */
+
+static struct name_api {
+    int (*track)(const void *, memscope_variable_t *);
+    int (*region)(const volatile void *, size_t, memscope_variable_t *);
+    memscope_scope_t (*begin)(const void *, memscope_variable_t *);
+    void (*end)(memscope_scope_t *);
+} names;
+
+static memscope_variable_t named[2] = {{"even", "char *", "bench", __FILE__, __LINE__, 0},
+                                       {"odd", "char *", "bench", __FILE__, __LINE__, 0}};
+
+static int find_names(void) {
+    find_function(&names.track, "memscope_track");
+    find_function(&names.region, "memscope_track_region");
+    find_function(&names.begin, "memscope_scope_begin");
+    find_function(&names.end, "memscope_scope_end");
+    if (names.track && names.region && names.begin && names.end) return 1;
+    printf("- no names\n");
+    return 0;
+}
+
+/* A live block is given another name each time. */
+static void track_body(size_t count, void *context) {
+    while (count--) names.track(context, &named[count & 1]);
+}
+
+static void run_track(size_t size) {
+    if (!find_names()) return;
+    void *block = must_malloc(size);
+    print_ns(measure(track_body, block));
+}
+
+static void region_body(size_t count, void *context) {
+    while (count--) names.region(context, sizeof(int), &named[count & 1]);
+}
+
+static void run_region(size_t unused) {
+    (void)unused;
+    int number = 0;
+    if (find_names()) print_ns(measure(region_body, &number));
+}
+
+/* pair-64 and its name: such a block is freed the long way. */
+static void tracked_pair_body(size_t count, void *context) {
+    size_t size = *(size_t *)context;
+    while (count--) {
+        char *p = keep(must_malloc(size));
+        names.track(p, &named[0]);
+        free(p);
+    }
+}
+
+static void run_tracked_pair(size_t size) {
+    if (find_names()) print_ns(measure(tracked_pair_body, &size));
+}
+
+static void owned_pair_body(size_t count, void *context) {
+    size_t size = *(size_t *)context;
+    while (count--) {
+        char *p = keep(must_malloc(size));
+        memscope_scope_t scope = names.begin(p, &named[0]);
+        free(p);
+        names.end(&scope);
+    }
+}
+
+static void run_owned_pair(size_t size) {
+    if (find_names()) print_ns(measure(owned_pair_body, &size));
+}
+
 /* ---- the table ------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -457,6 +528,10 @@ static const struct {
     {"task-enter-leave", run_enter_leave, 0},
     {"task-pair-64", run_tagged_pair, 64},
     {"task-turns", run_task_turns, 0},
+    {"track-64", run_track, 64},
+    {"track-region", run_region, 0},
+    {"track-pair-64", run_tracked_pair, 64},
+    {"own-pair-64", run_owned_pair, 64},
 };
 
 enum { CASES = sizeof cases / sizeof *cases };

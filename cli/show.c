@@ -68,6 +68,8 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     ms_print_tasks(stdout, model, top);
     ms_print_stacks(stdout, model, top, sort);
     ms_print_leak_section(stdout, model, top);
+    ms_print_scopes(stdout, model, top);
+    ms_print_regions(stdout, model, top);
     ms_print_size_classes(stdout, model, top);
     ms_print_quality(stdout, model);
     ms_print_trace(stdout, model);
@@ -110,8 +112,8 @@ const ms_command_t ms_command_show = {
     .summary = "print snapshots as text",
     .help =
         "Reads .memscope files and prints them: the result in words, totals, where the memory is, threads, tasks, the "
-        "top sites with their stacks, size classes, and how good the data is. With --events it "
-        "reads event logs (.bin files) and prints their events.",
+        "top sites with their stacks, what variables own, size classes, and how good the data is. With --events it reads "
+        "event logs (.bin files) and prints their events.",
     .options = options,
     .run = show,
 };

@@ -24,6 +24,8 @@ void ms_print_threads(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_tasks(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);
 void ms_print_stacks(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);
+void ms_print_scopes(FILE *out, const ms_model_t *model, size_t top);  /* variables that own blocks */
+void ms_print_regions(FILE *out, const ms_model_t *model, size_t top); /* variables that name other memory */
 void ms_print_size_classes(FILE *out, const ms_model_t *model, size_t top);
 /* Behind six spaces: the frames of a site; its verdict with slope and survivors, if it has one. */
 void ms_print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t *site);

@@ -1,6 +1,9 @@
 /* Basic use of memscope.h: counts the words of a text, each worker thread in a task of its own, and writes what that
  * took to MemoryAnalysis/basic_usage.memscope, .json and .html. Usage: basic_usage [FILE] (default: a text built in)
  *
+ * Names of all kinds are given: to blocks (MEMSCOPE_TRACK, _AS), to memory that is no block (_SMART), to a block that a
+ * scope owns (MEMSCOPE_OWNED, MEMSCOPE_OWN).
+ *
  * Linked to libmemscope_malloc; MEMSCOPE_CONF=mode:exact gives every block its call site. */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -60,6 +63,7 @@ static void count_word(word_t **words, const char *text, size_t length) {
     while (*at != NULL && (strncmp((*at)->text, text, length) != 0 || (*at)->text[length] != '\0')) at = &(*at)->next;
     if (*at == NULL) {
         *at = need(calloc(1, sizeof **at + length + 1));
+        MEMSCOPE_TRACK_AS(*at, word_t *); /* C has no name for this type: it is given */
         memcpy((*at)->text, text, length);
     }
     (*at)->count++;
@@ -74,12 +78,13 @@ static void *work(void *argument) {
         const char *start = at;
         while (at < worker->to && isalpha((unsigned char)*at)) at++;
         if (at == start) continue;
-        char *lower = need(strndup(start, (size_t)(at - start)));
+        MEMSCOPE_OWNED(char *, lower, need(strndup(start, (size_t)(at - start)))); /* owns its block: how long does it live? */
         for (char *c = lower; *c; c++) *c = (char)tolower((unsigned char)*c);
         count_word(words, lower, strlen(lower));
         free(lower);
         worker->total++;
     }
+    MEMSCOPE_TRACK_SMART(worker->total); /* memory that is no block of its own: a named region, which nobody touches */
     worker->words = words;
     memscope_task_leave(token);
     return NULL;
@@ -99,6 +104,17 @@ static void start(worker_t *workers, memscope_task_t parent, const char *text) {
         int error = pthread_create(&workers[i].thread, NULL, work, &workers[i]);
         if (error != 0) errno = error, need(NULL);
     }
+}
+
+/* The longest word so far; its scope ends here, but it lives on: it outlives its scope. */
+static char *longest_word(word_t **words) {
+    const word_t *longest = NULL;
+    for (int i = 0; i < BUCKETS; i++)
+        for (const word_t *word = words[i]; word != NULL; word = word->next)
+            if (longest == NULL || strlen(word->text) > strlen(longest->text)) longest = word;
+    char *result = need(strdup(longest == NULL ? "" : longest->text));
+    MEMSCOPE_OWN(result);
+    return result;
 }
 
 static void release(word_t **words) {
@@ -125,11 +141,14 @@ int main(int argc, char **argv) {
     start(workers, counting, text);
 
     unsigned long total = 0;
+    char *longest[WORKERS];
+    MEMSCOPE_TRACK_SMART(longest);
     for (int i = 0; i < WORKERS; i++) {
         memscope_usage_t outlived;
         pthread_join(workers[i].thread, NULL);
         memscope_task_end(workers[i].task, &outlived);
         total += workers[i].total;
+        longest[i] = longest_word(workers[i].words);
         printf("part %d: %lu words; its task leaves %llu bytes in %llu blocks behind\n", i + 1, workers[i].total,
                (unsigned long long)outlived.live_bytes, (unsigned long long)outlived.live_blocks);
     }
@@ -141,7 +160,10 @@ int main(int argc, char **argv) {
     must("MemoryAnalysis/basic_usage.json", memscope_export_json("MemoryAnalysis/basic_usage.json"));
     must("MemoryAnalysis/basic_usage.html", memscope_export_html("MemoryAnalysis/basic_usage.html"));
 
-    for (int i = 0; i < WORKERS; i++) release(workers[i].words);
+    for (int i = 0; i < WORKERS; i++) {
+        release(workers[i].words);
+        free(longest[i]);
+    }
     free(text);
     memscope_task_leave(token);
     memscope_task_end(counting, NULL);

@@ -26,6 +26,18 @@ assert all(p["parent"] == tasks["count words"]["id"] for p in parts)
 variables = {site["variable"]: site for site in data["sites"] if site["kind"] == "variable"}
 assert variables["words"]["live_blocks"] == 4 and variables["words"]["live_bytes"] == 4 * 1024 * 8, variables
 assert variables["text"]["live_blocks"] == 1
+assert variables["words"]["type"] is None and variables["text"]["type"] == "char *" and variables["*at"]["type"] == "word_t *"
+assert variables["*at"]["live_blocks"] == sum(n for _, n in told) - 4, variables["*at"]  # each part: its words, and `words`
+scopes = {variables[name]["id"]: name for name in ("lower", "result")}
+scopes = {scopes[row["site"]]: row for row in data["scopes"]}
+total = int(re.search(r"^(\d+) words$", out, re.M).group(1))
+lower, result = scopes["lower"], scopes["result"]
+assert lower["begun"] == lower["ended"] == lower["freed_blocks"] == total and lower["outlived_blocks"] == 0, lower
+assert 0 < lower["lifetime_min_ns"] <= lower["lifetime_mean_ns"] <= lower["lifetime_max_ns"], lower
+assert result["ended"] == result["outlived_blocks"] == 4 and result["freed_blocks"] == 0, result
+regions = {row["variable"]: row for row in data["regions"]}
+assert regions["worker->total"]["times"] == 4 and regions["worker->total"]["type"] == "unsigned long"
+assert regions["longest"]["bytes"] == 32 and regions["longest"]["type"] == "char *[]"
 PY
 
 rm $data.html

@@ -338,6 +338,20 @@ class Show(Case):
                                              "function": "fill", "file": "/src/shop.c", "line": 12, "live_bytes": 5})])
         self.assertIn("Order * cart in fill shop.c:12", text)
 
+    def test_what_variables_own(self):
+        own = {"begun": 5, "ended": 4, "outlived_blocks": 2, "outlived_bytes": 3072, "freed_blocks": 3, "lifetime_min_ns": 1500,
+               "lifetime_mean_ns": 2000000, "lifetime_max_ns": 3000000000}
+        path = self.snapshot([
+            ("sites", {"id": 1048577, "kind": "variable", "variable": "rows", "function": "load", "file": "src/t.c", "line": 7}),
+            ("scopes", {"site": 1048577, **own}),
+            ("scopes", {"site": 99, "begun": 1}),
+            ("regions", {"site": 1048578, "variable": "table", "type": "int []", "function": "main", "file": "m.c", "line": 3,
+                         "start": 4096, "bytes": 64, "thread": 1, "times": 2})])
+        told = self.memscope("show", path).stdout.decode()
+        self.assertRegex(told, r"rows in load t\.c:7 +5 +1 +2 +3\.0 KiB +1\.5 .s +2\.0 ms +3\.00 s\n")
+        self.assertRegex(told, r"site 99 +1 +1 +0 +0 B +- +- +-\n")
+        self.assertRegex(told, r"int \[\] table in main m\.c:3 +64 B +0x1000 +1 +2\n")
+
     def test_tasks_as_tree(self):
         tasks = [(0, None, "-"), (1, None, "root"), (2, 1, "child"), (3, 2, "grandchild"), (4, 99, "orphan"),
                  (5, 6, "circle"), (6, 5, "circle"), (7, 7, "own parent")]

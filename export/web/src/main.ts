@@ -8,9 +8,10 @@ import { comparisonPage } from "./sections/comparison.ts";
 import { header } from "./sections/header.ts";
 import { overview } from "./sections/overview.ts";
 import { run } from "./sections/run.ts";
-import { sites, variables } from "./sections/sites.ts";
+import { sites } from "./sections/sites.ts";
 import { tasks } from "./sections/tasks.ts";
 import { threads } from "./sections/threads.ts";
+import { variables } from "./sections/variables.ts";
 import { type Snapshot, toSnapshot } from "./snapshot.ts";
 
 const SECTIONS: { id: string; label: string; build: (context: Context) => HTMLElement }[] = [

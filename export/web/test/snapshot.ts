@@ -247,6 +247,36 @@ function siteRow(next: Random, shape: Shape, pcs: Pc[], i: number): Values {
     };
 }
 
+function scopeRow(i: number): Values {
+    const freed = i % 3 === 0 ? 0 : 40 + i;
+    return {
+        site: i + 2,
+        begun: 50 + i,
+        ended: 50,
+        outlived_blocks: i,
+        outlived_bytes: 1000 * i,
+        freed_blocks: freed,
+        lifetime_min_ns: freed === 0 ? null : 800 * i,
+        lifetime_mean_ns: freed === 0 ? null : 40_000 * i,
+        lifetime_max_ns: freed === 0 ? null : 900_000 * i,
+    };
+}
+
+function regionRow(next: Random, i: number): Values {
+    return {
+        site: 100 + i,
+        variable: `${pick(next, NOUNS).toLowerCase()}_count`,
+        type: ["unsigned long", "char []", null][i % 3]!,
+        function: `${pick(next, VERBS)}${pick(next, NOUNS)}`,
+        file: "src/main.c",
+        line: 200 + i,
+        start: 0x7ffc_0000_0000n + BigInt(i * 64),
+        bytes: 8 * (i + 1),
+        thread: 1 + (i % 4),
+        times: 1 + i * i,
+    };
+}
+
 function threadRow(next: Random, i: number): Values {
     const start = i === 0 ? 0 : Math.floor(ELAPSED * 0.4 * next());
     const ended = i > 2 && next() < 0.6;
@@ -360,6 +390,7 @@ function makeHostile(tables: Record<string, Values[]>): void {
             threads: ["name"],
             tasks: ["name"],
             sites: ["variable", "type", "function", "file"],
+            regions: ["variable", "type", "function", "file"],
             modules: ["path"],
             symbols: ["function", "file", "module"],
             knobs: ["value"],
@@ -463,8 +494,8 @@ export function makeTables(shape: Shape): Record<TableName, Values[]> {
             ...Array.from({ length: shape.sites }, (_, i) => siteRow(next, shape, pcs, i)),
             { id: 0, kind: "none", ...usage(next, 1), peak_bytes: null },
         ],
-        scopes: [],
-        regions: [],
+        scopes: Array.from({ length: Math.min(shape.variables, shape.sites) }, (_, i) => scopeRow(i)),
+        regions: Array.from({ length: shape.variables }, (_, i) => regionRow(next, i)),
         leaks: [],
         leak_checks: [],
         size_classes: classRows(next),

@@ -41,7 +41,7 @@ function siteColumn({ labels }: Context, label: string, fill: Column<Site>["fill
 }
 
 /** Columns that would say the same in every row are left out: errors where nothing is estimated, peaks where none is known. */
-function columns(context: Context, rows: Site[], label: string): Column<Site>[] {
+export function columns(context: Context, rows: Site[], label: string): Column<Site>[] {
     const { snapshot, reasons } = context;
     const all = snapshot.totals?.live_bytes ?? 0;
     const estimate = (site: Site): string => (site.estimated ? ", an estimate" : "");
@@ -85,7 +85,7 @@ function stackList({ symbols }: Context, site: Site): HTMLElement {
     return list;
 }
 
-function detail(context: Context, site: Site): HTMLElement {
+export function detail(context: Context, site: Site): HTMLElement {
     const { name, place } = context.labels.get(site)!;
     const element = h("div", { class: "opened" });
     if (site.variable !== null)
@@ -208,19 +208,4 @@ export function sites(context: Context): HTMLElement {
         flame?.element ?? null,
         stacked ? tables(context, table) : table.element,
     );
-}
-
-/** Only what MEMSCOPE_TRACK named. */
-export function variables(context: Context): HTMLElement {
-    const rows = context.snapshot.sites.filter((site) => site.variable !== null);
-    const table = new TableView<Site>({
-        name: "variables",
-        columns: columns(context, rows, "variable"),
-        rows,
-        sort: { key: "live_bytes", descending: true },
-        empty: whenEmpty(context, "The program tracked no variables (MEMSCOPE_TRACK)."),
-        matches: siteSearch(context.symbols, context.labels),
-        detail: (site) => detail(context, site),
-    });
-    return section("variables", "Variables", rows.length === 0 ? "" : count(rows.length), table.element);
 }
