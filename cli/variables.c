@@ -36,9 +36,12 @@ static void scope_row(ms_text_table_t *table, const ms_model_t *model, const ms_
     ms_text_table_cell(table, "%s", ms_text_count(row->begun - row->ended).text);
     ms_text_table_cell(table, "%s", ms_text_count(row->outlived_blocks).text);
     ms_text_table_cell(table, "%s", ms_text_bytes(row->outlived_bytes).text);
-    ms_text_table_cell(table, "%s", row->lifetime_min_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_min_ns).text);
-    ms_text_table_cell(table, "%s", row->lifetime_mean_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_mean_ns).text);
-    ms_text_table_cell(table, "%s", row->lifetime_max_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_max_ns).text);
+    ms_text_table_cell(table, "%s",
+                       row->lifetime_min_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_min_ns).text);
+    ms_text_table_cell(table, "%s",
+                       row->lifetime_mean_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_mean_ns).text);
+    ms_text_table_cell(table, "%s",
+                       row->lifetime_max_ns == MS_NULL ? "-" : ms_text_duration(row->lifetime_max_ns).text);
     free(name);
 }
 

@@ -122,7 +122,8 @@ START_TEST(differences_by_part) {
     check_sums(&seen);
     check_numbers(&seen.kept[0], 0, 0, -2000, -2);
     seen = diff(before, before, NULL);
-    ck_assert_uint_eq(seen.rows[MEMSCOPE_PART_TASK] + seen.rows[MEMSCOPE_PART_THREAD] + seen.rows[MEMSCOPE_PART_SITE], 0);
+    ck_assert_uint_eq(seen.rows[MEMSCOPE_PART_TASK] + seen.rows[MEMSCOPE_PART_THREAD] + seen.rows[MEMSCOPE_PART_SITE],
+                      0);
     check_numbers(&seen.sum[MEMSCOPE_PART_PROCESS], 0, 0, 0, 0);
     memscope_usage_t usage;
     seen = diff(NULL, NULL, NULL);
@@ -283,8 +284,9 @@ START_TEST(samples_are_marked) {
 END_TEST
 
 static Suite *suite(void) {
-    const TTest *tests[] = {differences_by_part, a_visit_ends_when_it_says, checkpoints_are_not_in_the_heap,
-                            peaks_of_nested_regions, others_go_on, samples_are_marked};
+    const TTest *tests[] = {
+        differences_by_part, a_visit_ends_when_it_says, checkpoints_are_not_in_the_heap, peaks_of_nested_regions,
+        others_go_on,        samples_are_marked};
     return SUPPORT_SUITE("checkpoints", tests);
 }
 

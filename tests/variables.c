@@ -14,9 +14,9 @@
 
 #include "memscope/memscope.h"
 
-#define EXPECT(condition)                                                                                    \
-    do {                                                                                                     \
-        if (!(condition)) fail(#condition, __LINE__);                                                        \
+#define EXPECT(condition)                             \
+    do {                                              \
+        if (!(condition)) fail(#condition, __LINE__); \
     } while (0)
 
 static void fail(const char *what, int line) {
@@ -37,11 +37,25 @@ static void refused(void) {
     char *page = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT(page != MAP_FAILED && mprotect(page + 4096, 4096, PROT_READ | PROT_WRITE) == 0);
     free(freed);
-    const uintptr_t wild[] = {(uintptr_t)NULL,       (uintptr_t)fixed,      (uintptr_t)local,       (uintptr_t)block + 16,
-                              (uintptr_t)block + 1,  (uintptr_t)block - 16, (uintptr_t)large + 16,  (uintptr_t)large + 4096,
-                              (uintptr_t)freed,      (uintptr_t)page,       (uintptr_t)page + 4096, (uintptr_t)page + 8192,
-                              (uintptr_t)&refused,   1,                     16,                     UINTPTR_MAX,
-                              UINTPTR_MAX - 15,      (uintptr_t)1 << 47,    (uintptr_t)1 << 63};
+    const uintptr_t wild[] = {(uintptr_t)NULL,
+                              (uintptr_t)fixed,
+                              (uintptr_t)local,
+                              (uintptr_t)block + 16,
+                              (uintptr_t)block + 1,
+                              (uintptr_t)block - 16,
+                              (uintptr_t)large + 16,
+                              (uintptr_t)large + 4096,
+                              (uintptr_t)freed,
+                              (uintptr_t)page,
+                              (uintptr_t)page + 4096,
+                              (uintptr_t)page + 8192,
+                              (uintptr_t)&refused,
+                              1,
+                              16,
+                              UINTPTR_MAX,
+                              UINTPTR_MAX - 15,
+                              (uintptr_t)1 << 47,
+                              (uintptr_t)1 << 63};
     for (size_t i = 0; i < sizeof wild / sizeof wild[0]; i++) {
         char *refused_pointer;
         memcpy(&refused_pointer, &wild[i], sizeof refused_pointer);
@@ -70,9 +84,9 @@ static char *resized(char *block, const size_t *sizes) {
     }
     return block;
 }
-#define RESIZED(name, start, ...)                                                                            \
-    char *name = start;                                                                                      \
-    EXPECT(MEMSCOPE_TRACK(name) == 0);                                                                       \
+#define RESIZED(name, start, ...)      \
+    char *name = start;                \
+    EXPECT(MEMSCOPE_TRACK(name) == 0); \
     name = resized(name, (const size_t[]){__VA_ARGS__, 0})
 
 static void *resize_elsewhere(void *block) {
@@ -118,7 +132,8 @@ static void regions(void) {
     EXPECT(MEMSCOPE_TRACK_SMART(number) == 0 && MEMSCOPE_TRACK_SMART(flags) == 0);
     EXPECT(MEMSCOPE_TRACK_SMART(text) == 0 && MEMSCOPE_TRACK_AS(*slot, struct node *) == 0);
     EXPECT(MEMSCOPE_TRACK_AS(opaque, struct node *) == 0 && MEMSCOPE_TRACK_AS(list[1], struct node) == 0);
-    printf("counter %zu\ntable %zu\nwords %zu\nlist %zu\n", (size_t)&counter, (size_t)table, (size_t)words, (size_t)list);
+    printf("counter %zu\ntable %zu\nwords %zu\nlist %zu\n", (size_t)&counter, (size_t)table, (size_t)words,
+           (size_t)list);
     EXPECT(list[1].next == NULL && counter == 0 && number == 1); /* nobody touched them */
 }
 
@@ -161,9 +176,7 @@ static void freed_by_another(void) {
 
 static void nested(void) {
     MEMSCOPE_OWNED(char *, outer, malloc(500));
-    {
-        MEMSCOPE_OWN(outer);
-    }
+    { MEMSCOPE_OWN(outer); }
     free(outer);
 }
 

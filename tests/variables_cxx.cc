@@ -24,7 +24,9 @@ struct Node {
 
 std::vector<std::unique_ptr<Node>> kept;
 
-template <class T> int name_it(const T &thing) { return MEMSCOPE_TRACK_SMART(thing); }
+template <class T> int name_it(const T &thing) {
+    return MEMSCOPE_TRACK_SMART(thing);
+}
 
 void names() {
     static Node *raw = new Node;

@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
-/* What the memscope_assert_* macros of memscope/check.h ask: whether a limit holds, and if not, in one line, what is over
- * it and which sites have most of that. */
+/* What the memscope_assert_* macros of memscope/check.h ask: whether a limit holds, and if not, in one line, what is
+ * over it and which sites have most of that. */
 #include "alloc/os.h"
 #include "tracking/checkpoint.h"
 #include "tracking/process.h"
@@ -55,7 +55,8 @@ static void add_frame(text_t *text, uint64_t pc) {
 
 static void add_site(text_t *text, const memscope_difference_t *site) {
     if (site->name) {
-        add(add(add(add(add(text, site->name), " in "), site->function ? site->function : "?"), " "), base_name(site->file));
+        add(add(add(add(add(text, site->name), " in "), site->function ? site->function : "?"), " "),
+            base_name(site->file));
         add_number(add(text, ":"), site->line);
         return;
     }
@@ -145,7 +146,8 @@ static bool peaks(const measured_t *measured, const memscope_checkpoint_t *since
     uint64_t error, peak = memscope_checkpoint_peak(since, &error);
     uint64_t start = since ? since->parts[MEMSCOPE_PART_PROCESS].rows->live_bytes : 0;
     (void)measured;
-    if (!exceeds(text, peak - start, most, "byte", since ? " more than at the checkpoint were live at once" : " were live at once"))
+    if (!exceeds(text, peak - start, most, "byte",
+                 since ? " more than at the checkpoint were live at once" : " were live at once"))
         return false;
     if (error) add(add_number(add(text, " (+- "), error), ")");
     return true;

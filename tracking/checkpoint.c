@@ -42,10 +42,12 @@ static void sort(void *all, size_t count, size_t bytes, precedes_fn *precedes) {
 
 /* ---- from a snapshot */
 
-static bool id_precedes(const void *a, const void *b) { return ((const ms_counts_t *)a)->id < ((const ms_counts_t *)b)->id; }
+static bool id_precedes(const void *a, const void *b) {
+    return ((const ms_counts_t *)a)->id < ((const ms_counts_t *)b)->id;
+}
 
-#define COUNTS_OF(row)                                                                                       \
-    .allocated_bytes = (row)->allocated_bytes, .allocated_blocks = (row)->allocated_blocks,                  \
+#define COUNTS_OF(row)                                                                      \
+    .allocated_bytes = (row)->allocated_bytes, .allocated_blocks = (row)->allocated_blocks, \
     .live_bytes = (row)->live_bytes, .live_blocks = (row)->live_blocks
 
 static const char *name_of(ms_checkpoint_t *checkpoint, const char *name) {
@@ -60,7 +62,8 @@ static bool make_room(ms_checkpoint_t *checkpoint, memscope_part_t part, size_t 
 }
 
 static bool keep(ms_checkpoint_t *checkpoint, const ms_model_t *model) {
-    if (!make_room(checkpoint, MEMSCOPE_PART_PROCESS, 1) || !make_room(checkpoint, MEMSCOPE_PART_TASK, model->tasks.count) ||
+    if (!make_room(checkpoint, MEMSCOPE_PART_PROCESS, 1) ||
+        !make_room(checkpoint, MEMSCOPE_PART_TASK, model->tasks.count) ||
         !make_room(checkpoint, MEMSCOPE_PART_THREAD, model->threads.count) ||
         !make_room(checkpoint, MEMSCOPE_PART_SITE, model->sites.count))
         return false;
@@ -241,7 +244,8 @@ static bool compare_part(differences_t *all, memscope_part_t part, const ms_chec
 }
 
 static bool compare(differences_t *all, const ms_checkpoint_t *before, const ms_checkpoint_t *after) {
-    for (int part = 0; part < MS_PARTS; part++) all->room += after->parts[part].count + (before ? before->parts[part].count : 0);
+    for (int part = 0; part < MS_PARTS; part++)
+        all->room += after->parts[part].count + (before ? before->parts[part].count : 0);
     all->rows = ms_region_alloc(&all->region, (all->room + 1) * sizeof *all->rows);
     for (int part = 0; all->rows && part < MS_PARTS; part++)
         if (!compare_part(all, (memscope_part_t)part, before, after)) return false;

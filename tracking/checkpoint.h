@@ -2,8 +2,8 @@
  *
  * A checkpoint is made of the same rows as a snapshot (tracking/snapshot.h), of which it keeps ids and numbers, and the
  * names of tasks and threads. It lies in memory of its own. Between checkpoints the process's peak is watched:
- * ms_process.window_peak_bytes is the largest live bytes since the newest of them; whoever makes a checkpoint first gives
- * that to the older ones. The list of checkpoints belongs to MS_LOCK_EXPORT. */
+ * ms_process.window_peak_bytes is the largest live bytes since the newest of them; whoever makes a checkpoint first
+ * gives that to the older ones. The list of checkpoints belongs to MS_LOCK_EXPORT. */
 #ifndef MS_TRACKING_CHECKPOINT_H
 #define MS_TRACKING_CHECKPOINT_H
 

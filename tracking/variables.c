@@ -13,7 +13,9 @@
 static _Atomic(ms_variable_t *) variables[MS_SITE_VARIABLES_MAX / CHUNK];
 static _Atomic(uint32_t) variable_count;
 
-uint32_t ms_variable_count(void) { return atomic_load_explicit(&variable_count, memory_order_acquire); }
+uint32_t ms_variable_count(void) {
+    return atomic_load_explicit(&variable_count, memory_order_acquire);
+}
 
 ms_variable_t *ms_variable_of_site(uint32_t site) {
     if (site < MS_SITE_VARIABLES || site - MS_SITE_VARIABLES >= ms_variable_count()) return NULL;
@@ -100,9 +102,9 @@ int memscope_track_smart(const volatile void *object, size_t bytes, int is_point
 /* ---- owned blocks */
 
 typedef struct ms_owned {
-    const void *payload;   /* NULL: freed */
-    uint32_t site;         /* of the variable whose scope it is */
-    bool in_scope;         /* the scope has not ended: it points here */
+    const void *payload; /* NULL: freed */
+    uint32_t site;       /* of the variable whose scope it is */
+    bool in_scope;       /* the scope has not ended: it points here */
     uint64_t start_ns;
     struct ms_owned *next; /* in its bucket, or among unused records */
 } ms_owned_t;
@@ -116,7 +118,9 @@ _Atomic(uint64_t) ms_owned_count;
 static ms_owned_t **buckets, *unused;
 static size_t bucket_count;
 
-static uint64_t now_ns(void) { return ms_process.knobs.test_mode ? 0 : ms_os_precise_ns(); }
+static uint64_t now_ns(void) {
+    return ms_process.knobs.test_mode ? 0 : ms_os_precise_ns();
+}
 
 static ms_owned_t **bucket_of(const void *payload) {
     return &buckets[((uintptr_t)payload >> 4) * 0x9e3779b97f4a7c15u >> 20 & (bucket_count - 1)];

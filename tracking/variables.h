@@ -8,7 +8,8 @@
  * the block, whichever is later. Every free and every move of a named block passes here (ms_owned_*), so a record never
  * stands for another block that got the same address later.
  *
- * Variables and records belong to MS_LOCK_SITES; what a region's row shows and the count of variables are read without. */
+ * Variables and records belong to MS_LOCK_SITES; what a region's row shows and the count of variables are read without.
+ */
 #ifndef MS_TRACKING_VARIABLES_H
 #define MS_TRACKING_VARIABLES_H
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <type_traits>
@@ -73,6 +74,33 @@ class task_scope {
 
   private:
     memscope_token_t token_;
+};
+
+/* The numbers of a moment, to be compared later; given back with the object. */
+class checkpoint {
+  public:
+    checkpoint() : checkpoint_(memscope_checkpoint()) {}
+    checkpoint(checkpoint &&other) noexcept : checkpoint_(std::exchange(other.checkpoint_, nullptr)) {}
+    checkpoint &operator=(checkpoint &&other) noexcept {
+        std::swap(checkpoint_, other.checkpoint_);
+        return *this;
+    }
+    ~checkpoint() { memscope_checkpoint_free(checkpoint_); }
+
+    /* For memscope/check.h and the C calls; NULL if there was no memory. */
+    const memscope_checkpoint_t *get() const { return checkpoint_; }
+    std::uint64_t peak() const { return memscope_checkpoint_peak(checkpoint_, nullptr); }
+    /* Calls visit(const memscope_difference_t &) for what changed since, or until `later`. 0 or ENOMEM. */
+    template <class Visit> int visit_changes(Visit &&visit, const checkpoint *later = nullptr) const {
+        auto each = [](void *context, const memscope_difference_t *difference) {
+            (*static_cast<std::remove_reference_t<Visit> *>(context))(*difference);
+            return 0;
+        };
+        return memscope_checkpoint_diff(checkpoint_, later ? later->checkpoint_ : nullptr, each, std::addressof(visit));
+    }
+
+  private:
+    memscope_checkpoint_t *checkpoint_;
 };
 
 namespace detail {
