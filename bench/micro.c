@@ -13,6 +13,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
 
 enum { BATCHES = 11, LIVE = 1000, MAX_THREADS = 1000, RING = 1024 };
 
@@ -59,6 +61,26 @@ static void pair_body(size_t count, void *context) {
 
 static void run_pair(size_t size) {
     print_ns(measure(pair_body, &size));
+}
+
+/* The same with memscope's event log on, which is configured when the process starts: so it starts anew. Per event; what
+ * the thread that writes the log does is not in it. */
+static void run_traced_pair(size_t size) {
+    static const char mark[] = "trace:on,trace_output:/dev/null,buffer_size:16M,max_events:1000000000000";
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!dlsym(RTLD_DEFAULT, "memscope_trace_all")) {
+        printf("- no event log\n");
+        return;
+    }
+    if (!conf || !strstr(conf, mark)) {
+        char both[4096], text[32];
+        snprintf(both, sizeof both, "%s,%s", conf ? conf : "", mark);
+        snprintf(text, sizeof text, "%g", scale);
+        setenv("MEMSCOPE_CONF", both, 1);
+        execl("/proc/self/exe", "micro", "trace-event", text, (char *)NULL);
+        bench_die("cannot start anew");
+    }
+    print_ns(measure(pair_body, &size) / 2);
 }
 
 static void calloc_body(size_t count, void *context) {
@@ -525,6 +547,7 @@ static const struct {
     {"threads-100", run_replace_threads, 100},
     {"thread-life", run_thread_life, 64},
     {"thread-idle-rss", run_idle_threads, 64},
+    {"trace-event", run_traced_pair, 64},
     {"task-enter-leave", run_enter_leave, 0},
     {"task-pair-64", run_tagged_pair, 64},
     {"task-turns", run_task_turns, 0},
