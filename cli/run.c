@@ -194,6 +194,7 @@ static void print_main(const ms_model_t *model) {
     ms_print_headline(stderr, model);
     ms_print_warnings(stderr, model);
     ms_print_totals(stderr, model);
+    ms_print_over_time(stderr, model);
     ms_print_sites(stderr, model, SITES_SHOWN, ms_telling_sort(model));
     ms_print_threads(stderr, model, THREADS_SHOWN);
     ms_print_tasks(stderr, model, TASKS_SHOWN);

@@ -64,6 +64,7 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     ms_print_process(stdout, model);
     ms_print_totals(stdout, model);
     ms_print_memory(stdout, model);
+    ms_print_over_time(stdout, model);
     ms_print_threads(stdout, model, top);
     ms_print_tasks(stdout, model, top);
     ms_print_stacks(stdout, model, top, sort);
@@ -111,9 +112,9 @@ const ms_command_t ms_command_show = {
     .arguments = "FILE...",
     .summary = "print snapshots as text",
     .help =
-        "Reads .memscope files and prints them: the result in words, totals, where the memory is, threads, tasks, the "
-        "top sites with their stacks, what variables own, size classes, and how good the data is. With --events it reads "
-        "event logs (.bin files) and prints their events.",
+        "Reads .memscope files and prints them: the result in words, totals, where the memory is, how it came about over "
+        "time (knob interval), threads, tasks, the top sites with their stacks, what variables own, size classes, and how "
+        "good the data is. With --events it reads event logs (.bin files) and prints their events.",
     .options = options,
     .run = show,
 };

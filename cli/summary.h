@@ -20,6 +20,7 @@ void ms_print_headline(FILE *out, const ms_model_t *model);
 void ms_print_process(FILE *out, const ms_model_t *model);
 void ms_print_totals(FILE *out, const ms_model_t *model);
 void ms_print_memory(FILE *out, const ms_model_t *model);
+void ms_print_over_time(FILE *out, const ms_model_t *model); /* cli/over_time.c */
 void ms_print_threads(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_tasks(FILE *out, const ms_model_t *model, size_t top);
 void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t sort);

@@ -92,6 +92,15 @@ class Interval(Case):
                 self.assertIn(60000, lives)
                 self.assertTrue(lives & {100000, 0})
 
+    def test_shown_over_time(self):
+        """`memscope show` says how it came about, and who grew."""
+        self.run_subject(["steps"], "mode:exact,output:steps.memscope,interval:10ms")
+        shown = self.memscope("show", "steps.memscope").stdout.decode()
+        data = self.data("steps.memscope")
+        self.assertIn(f"Over time: {len(data['samples'])} records, every 10.0 ms", shown)
+        self.assertRegex(shown, r"live [\u2581-\u2588]{60} up to \d")
+        self.assertRegex(shown, r"(?m)^ *[\d.]+ KiB +\+[\d.]+ KiB/s +grow interval_subject.c:\d+")
+
     def test_reader_of_the_document(self):
         """The thirty lines in docs/format.md read what was recorded."""
         self.run_subject(["steps"], "mode:exact,output:steps.memscope,interval:10ms")

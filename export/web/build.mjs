@@ -44,7 +44,8 @@ async function bundle() {
 }
 
 async function style() {
-    const css = await transform(readFileSync(at("src/style.css"), "utf8"), {
+    const chart = at("node_modules/uplot/dist/uPlot.min.css");
+    const css = await transform(readFileSync(chart, "utf8") + readFileSync(at("src/style.css"), "utf8"), {
         loader: "css",
         minify: true,
         charset: "utf8",

@@ -135,8 +135,10 @@ export function readStream(bytes: Uint8Array): Stream {
     objects.slice(1).forEach((object, i) => {
         if (ended) return;
         const record = isEnvelope(object) ? openEnvelope(object) : null;
-        if (record === null) damaged++;
-        else if (record.kind !== "end") records.push(record);
+        if (record === null) {
+            damaged++;
+            records.push({ kind: "damaged", body: {} });
+        } else if (record.kind !== "end") records.push(record);
         else if (Number(record.body["records"]) === i + 1) ended = true;
         else damaged++;
     });

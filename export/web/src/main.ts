@@ -12,10 +12,12 @@ import { sites } from "./sections/sites.ts";
 import { tasks } from "./sections/tasks.ts";
 import { threads } from "./sections/threads.ts";
 import { variables } from "./sections/variables.ts";
+import { timeline } from "./sections/timeline.ts";
 import { type Snapshot, toSnapshot } from "./snapshot.ts";
 
 const SECTIONS: { id: string; label: string; build: (context: Context) => HTMLElement }[] = [
     { id: "overview", label: "Overview", build: overview },
+    { id: "timeline", label: "Over time", build: timeline },
     { id: "threads", label: "Threads", build: threads },
     { id: "tasks", label: "Tasks", build: tasks },
     { id: "sites", label: "Sites", build: sites },

@@ -9,6 +9,7 @@ import {
     TABLES,
 } from "../build/model.ts";
 import type { RecordOfFile, Stream } from "./decode.ts";
+import { SeriesReader } from "./series.ts";
 
 export type Row<T extends TableName> = Rows[T];
 export type Snapshot = { [T in OneTable]: Row<T> | null } & { [T in ManyTable]: Row<T>[] } & {
@@ -83,12 +84,25 @@ function readRows(reading: Reading, { body }: RecordOfFile): void {
         reading.ignored++;
         return;
     }
+    if (body["anew"] === true) reading.tables.set(table, []);
     for (const values of rows) readRow(reading, table as TableName, columns, values);
+}
+
+function readRecords(reading: Reading, records: RecordOfFile[]): void {
+    const series = new SeriesReader((table, columns, values) => {
+        if (Object.hasOwn(TABLES, table)) readRow(reading, table as TableName, columns, values);
+    });
+    for (const record of records) {
+        if (record.kind === "rows") readRows(reading, record);
+        else if (record.kind === "series" && !series.start(record)) reading.ignored++;
+        else if (record.kind === "delta" && !series.delta(record)) reading.ignored++;
+        else if (record.kind === "damaged") series.gap();
+    }
 }
 
 export function toSnapshot(stream: Stream): Snapshot {
     const reading: Reading = { tables: new Map(Object.keys(TABLES).map((name) => [name, []])), ignored: 0 };
-    for (const record of stream.records) if (record.kind === "rows") readRows(reading, record);
+    readRecords(reading, stream.records);
     const warnings = [...stream.warnings];
     if (reading.ignored > 0) warnings.push(`${reading.ignored} values of the wrong type are left out`);
     const tables = [...reading.tables].map(([name, rows]) => [

@@ -400,3 +400,46 @@ test("a comparison that cannot be read says so", async () => {
     assert.match(await text(opened.page.locator(".notice")), /layout 99/);
     await settle(opened);
 });
+
+test("over time: the chart, two moments, what changed between them", async () => {
+    const moments = Array.from({ length: 40 }, (_, i) => i);
+    const usage = (live: number, allocated: number): Values => ({
+        live_bytes: live,
+        live_blocks: 1,
+        allocated_bytes: allocated,
+        allocated_blocks: 9,
+    });
+    const site = (id: number, live: (i: number) => number): Values[] =>
+        moments.map((i) => ({ time_ns: i * 1e8, id, ...usage(live(i), 1000 * i) }));
+    const [first, second] = tables.sites.map((row) => Number(row["id"]));
+    const opened = await browser.open(
+        fileOf({
+            ...tables,
+            samples: moments.map((i) => ({
+                time_ns: i * 1e8,
+                ...usage(i * 2048, i * 5000),
+                rss_bytes: 1e6 + i,
+                interval_ns: 1e8,
+            })),
+            site_samples: [...site(first!, (i) => i * 1024), ...site(second!, () => 512)],
+        }),
+    );
+    const section = opened.page.locator("#timeline");
+    await section.scrollIntoViewIfNeeded();
+    assert.ok((await section.locator("canvas").boundingBox())!.width > 300);
+    assert.match(await text(section.locator(".between")), /From A \(0 s\) to B \(3\.90 s\): live \+78\.0 KiB/);
+    const rows = section.locator('table[aria-label="sites over time"] tbody tr');
+    assert.equal(await rows.count(), 2);
+    assert.equal(await text(rows.first().locator("td").nth(1)), "+39.0 KiB");
+    await section.getByLabel("moment B").fill("500");
+    assert.match(await text(section.locator(".between")), /to B \(1\.95 s\): live \+38\.0 KiB/);
+    assert.equal(await text(rows.first().locator("td").nth(1)), "+19.0 KiB");
+    const over = (await section.locator(".u-over").boundingBox())!;
+    await opened.page.mouse.move(over.x + over.width / 4, over.y + 20);
+    await opened.page.mouse.down();
+    await opened.page.mouse.move(over.x + over.width / 2, over.y + 20, { steps: 4 });
+    await opened.page.mouse.up();
+    assert.match(await text(section.locator(".between")), /From A \(9\d\d ms\) to B \((1\.9\d|2\.0\d) s\)/);
+    assert.equal(await opened.page.locator("#sites svg.trend").count(), 2);
+    await settle(opened);
+});

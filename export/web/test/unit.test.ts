@@ -10,6 +10,7 @@ import { bytes, clock, count, duration, exact, percent, significant } from "../s
 import { shownRows, toCsv } from "../src/rows.ts";
 import { byFunction, type FlameNode, flameOf, labelOf } from "../src/sites.ts";
 import { type Row, type Snapshot, toInt, toSnapshot } from "../src/snapshot.ts";
+import { at, byId, differences, trend } from "../src/series.ts";
 import { compare, sorted } from "../src/sort.ts";
 import { meaningful, PASS_ON, shortName, Symbols } from "../src/symbols.ts";
 import { taskTree } from "../src/tasks.ts";
@@ -492,4 +493,61 @@ test("a comparison: the largest change first, what is left over last, the neares
     assert.equal(measureFor(section, "peak_bytes"), "live_blocks");
     assert.match(parseComparison("{") as string, /not valid JSON/);
     assert.match(parseComparison('{"diff": 2}') as string, /layout 2/);
+});
+
+const SERIES = {
+    tables: [
+        { table: "samples", columns: ["time_ns", "live_bytes", "rss_bytes", "newer"] },
+        { table: "of_a_newer_memscope", columns: ["time_ns", "id", "x"] },
+        { table: "site_samples", columns: ["time_ns", "id", "live_bytes", "allocated_bytes"] },
+    ],
+};
+const DELTAS = [
+    { time: 100, rows: [[0, 1000, 5000, 9], [2, 0, 77, 600, 700], [2, 1, 2n ** 40n, 1]] },
+    { time: 50, rows: [[0, -200, null], [1, 0, 5, 5], [2, 0, -600]] },
+    { time: 50, rows: [[0, 300], [2, 1, 9, 9]] },
+];
+
+function recorded(damage = -1): Snapshot {
+    const parts = [record("memscope", { format: 1 }), record("series", SERIES)];
+    DELTAS.forEach((body, i) => parts.push(record("delta", body, i === damage ? 1 : undefined)));
+    parts.push(record("series", SERIES), record("delta", { time: 900, rows: [[0, 42], [2, 0, 77, 1, 2]] }));
+    return read(join([...parts, record("end", { records: parts.length })]));
+}
+
+test("series: differences become rows, nulls stay nulls, what is unknown is left out", () => {
+    const { samples, site_samples, complete, warnings } = recorded();
+    assert.ok(complete);
+    assert.deepEqual(warnings, []);
+    assert.deepEqual(
+        samples.map((row) => [row.time_ns, row.live_bytes, row.rss_bytes]),
+        [[100, 1000, 5000], [150, 800, null], [200, 1100, 5000], [900, 42, 0]],
+    );
+    assert.deepEqual(
+        site_samples.map((row) => [row.time_ns, row.id, row.live_bytes, row.allocated_bytes]),
+        [[100, 77, 600, 700], [100, 2 ** 40, 1, 0], [150, 77, 0, 700], [200, 2 ** 40, 10, 9], [900, 77, 1, 2]],
+    );
+});
+
+test("series: behind a damaged record nothing is known until the next start", () => {
+    const { samples, complete } = recorded(1);
+    assert.ok(!complete);
+    assert.deepEqual(
+        samples.map((row) => row.time_ns),
+        [100, 900],
+    );
+});
+
+test("series: a moment, the difference of two, a line through all", () => {
+    const sites = byId(recorded().site_samples);
+    assert.equal(at(sites.get(77)!, 99), null);
+    assert.equal(at(sites.get(77)!, 100)!.live_bytes, 600);
+    assert.equal(at(sites.get(77)!, 899)!.live_bytes, 0);
+    const changes = differences(sites, 100, 250);
+    assert.deepEqual(
+        changes.map(({ id, live, liveChange, allocatedChange }) => [id, live, liveChange, allocatedChange]),
+        [[77, 0, -600, 0], [2 ** 40, 10, 9, 9]],
+    );
+    assert.deepEqual(differences(sites, 250, 300), []);
+    assert.deepEqual(trend(sites.get(77)!, 0, 200, 5), [0, 0, 600, 0, 0]);
 });

@@ -1,10 +1,11 @@
 // Where memory is allocated: the flame graph over stacks, and the table of sites with their whole stack.
 import { type Column, fillNull, number, reasonOf } from "../columns.ts";
 import { type Context, section, whenEmpty } from "../context.ts";
-import { append, bdi, button, choice, h } from "../dom.ts";
+import { append, bdi, button, choice, h, svg } from "../dom.ts";
 import { bytes, count, hex, percent } from "../format.ts";
 import { Flame } from "../flame.ts";
 import { flameOf, type FunctionTotals, type Site, siteSearch } from "../sites.ts";
+import { byId, trend } from "../series.ts";
 import { TableView } from "../table.ts";
 import { functionTable } from "./functions.ts";
 
@@ -40,6 +41,39 @@ function siteColumn({ labels }: Context, label: string, fill: Column<Site>["fill
     return { key: "site", label, meaning, numeric: false, grow: true, value: (site) => labels.get(site)!.name, fill };
 }
 
+const TREND = { width: 90, height: 18, points: 45 };
+
+/** Live bytes over the run as a line, where they were recorded; sorts by what they grew by. */
+function trendColumn({ snapshot }: Context): Column<Site> {
+    const samples = byId(snapshot.site_samples);
+    const from = Number(snapshot.samples[0]!.time_ns);
+    const to = Number(snapshot.samples.at(-1)!.time_ns);
+    const growth = (site: Site): number | null => {
+        const rows = samples.get(site.id);
+        return rows === undefined ? null : rows.at(-1)!.live_bytes - rows[0]!.live_bytes;
+    };
+    return {
+        key: "trend",
+        label: "over time",
+        meaning: "live bytes from the first record of the run to the last",
+        numeric: false,
+        value: growth,
+        fill: (cell, site) => {
+            const rows = samples.get(site.id);
+            if (rows === undefined) return fillNull(cell, "never among the sites that changed most");
+            const points = trend(rows, from, to, TREND.points);
+            const most = Math.max(1, ...points);
+            const line = points.map((value, i) => {
+                const x = (TREND.width * i) / (TREND.points - 1);
+                return `${x.toFixed(1)},${(TREND.height - 1 - ((TREND.height - 2) * value) / most).toFixed(1)}`;
+            });
+            const box = { width: String(TREND.width), height: String(TREND.height), class: "trend", "aria-hidden": "true" };
+            cell.append(svg("svg", box, svg("polyline", { points: line.join(" ") })));
+            cell.title = `${bytes(points[0]!)} at the first record, ${bytes(points.at(-1)!)} at the last, ${bytes(most)} at most`;
+        },
+    };
+}
+
 /** Columns that would say the same in every row are left out: errors where nothing is estimated, peaks where none is known. */
 export function columns(context: Context, rows: Site[], label: string): Column<Site>[] {
     const { snapshot, reasons } = context;
@@ -60,6 +94,7 @@ export function columns(context: Context, rows: Site[], label: string): Column<S
     return [
         siteColumn(context, label, (cell, site) => fillSite(context, cell, site)),
         of("live_bytes", { bar: true, sum: true, note: share }),
+        ...(snapshot.samples.length > 1 && snapshot.site_samples.length > 0 ? [trendColumn(context)] : []),
         ...(estimated ? [error] : []),
         of("live_blocks", { sum: true }),
         of("allocated_bytes", { bar: true, sum: true }),
