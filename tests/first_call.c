@@ -300,6 +300,24 @@ static void first_memscope_check_failed(void) {
     expect(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
            "memscope_check_failed");
 }
+static void first_memscope_leaks(void) {
+    memscope_leaks_t leaks;
+    expect(memscope_leaks(&leaks) == 0 && leaks.definite.blocks < 100, "memscope_leaks");
+}
+static void first_memscope_trace_all(void) {
+    char directory[] = "/tmp/memscope-first-XXXXXX", command[64];
+    expect(mkdtemp(directory) != NULL && memscope_trace_all(directory) == 0, "memscope_trace_all");
+    free(malloc(100));
+    expect(memscope_stop_tracing() == 0, "memscope_stop_tracing after memscope_trace_all");
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    expect(system(command) == 0, "a directory that was written to");
+}
+static void first_memscope_stop_tracing(void) {
+    expect(memscope_stop_tracing() == ESRCH, "memscope_stop_tracing");
+}
+static void first_memscope_export_comprehensive(void) {
+    expect(memscope_export_comprehensive("/dev/null", "name") == ENOTDIR, "memscope_export_comprehensive");
+}
 static void first_memscope_export_msgpack(void) {
     expect(memscope_export_msgpack("/dev/null") == 0, "export");
 }
@@ -346,6 +364,10 @@ static const call_t calls[] = {
     OWN(memscope_checkpoint_diff),
     OWN(memscope_check),
     OWN(memscope_check_failed),
+    OWN(memscope_leaks),
+    OWN(memscope_trace_all),
+    OWN(memscope_stop_tracing),
+    OWN(memscope_export_comprehensive),
     OWN(memscope_export_msgpack),
     OWN(memscope_export_json),
     OWN(memscope_export_html),
