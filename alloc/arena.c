@@ -1017,31 +1017,18 @@ static void retag(void *payload, uint32_t site) {
     ms_site_retag(&block, site);
 }
 
-/* A plain block of the fast path's sizes, of this thread and of the current task: what free() would take the short way.
- * It stays if its class does, else moves. NULL: not such a block, or something is due; nothing was changed. */
-static inline void *resize_plain(void *payload, size_t size, ms_origin_t origin, void *caller) {
+/* A plain block of the fast path's sizes moves to another class. NULL: not such a block, or its class stays, or no memory;
+ * nothing was changed. */
+static inline void *move_plain(uint64_t *payload, size_t size, ms_origin_t origin, void *caller) {
     ms_arena_t *arena = ms_arena_current;
-    if (size > MS_FAST_MAX || (uintptr_t)payload - ms_heap_low >= ms_heap_span) return NULL;
-    ms_header_t *header = ms_header_of(payload);
-    if (!ms_header_is(header, arena->expect[origin])) return NULL;
-    size_t old_size = header->word0 & 0xffff, offset = ms_list_offset(old_size);
-    ms_free_list_t *list = ms_list_at(arena, offset);
-    if (ms_list_offset(size) != offset) {
-        void *fresh = ms_allocate(size, origin, caller);
-        if (ms_unlikely(!fresh)) return NULL;
-        memcpy(fresh, payload, size < old_size ? size : old_size);
-        ms_give_plain(arena, payload, old_size, offset);
-        return fresh;
-    }
-    if (arena->countdown < (int64_t)size) return NULL;
-    arena->countdown -= (int64_t)size;
-    list->allocated++;
-    list->freed_before++;
-    arena->freed_base++;
-    arena->freed_bytes += old_size;
-    header->word0 = arena->birth + size;
-    header->word1 = ms_seal(header->word0, arena->expect[origin], payload);
-    return payload;
+    if (size > MS_FAST_MAX || !ms_is_plain(arena, payload, origin)) return NULL;
+    size_t old_size = payload[-2] & 0xffff, offset = ms_list_offset(old_size);
+    if (ms_list_offset(size) == offset) return NULL;
+    void *fresh = ms_allocate(size, origin, caller);
+    if (ms_unlikely(!fresh)) return NULL;
+    memcpy(fresh, payload, size < old_size ? size : old_size);
+    ms_give_plain(arena, payload, old_size, offset);
+    return fresh;
 }
 
 /* What has grown will grow again: up to the size from which nothing is copied, room for twice as much is in the mapping.
@@ -1053,8 +1040,8 @@ static void *allocate_growing(size_t size, ms_origin_t origin, void *caller) {
 }
 
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
-    void *plain = resize_plain(payload, size, origin, caller);
-    if (ms_likely(plain != NULL)) return plain;
+    void *moved = move_plain(payload, size, origin, caller);
+    if (ms_likely(moved != NULL)) return moved;
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);

@@ -274,6 +274,23 @@ static inline __attribute__((always_inline)) void ms_release_sized(void *payload
     ms_give_plain(arena, payload, said, ms_list_offset(said));
 }
 
+/* Whether a plain block of the fast path's sizes stays where it is with `size` bytes, 1 to MS_FAST_MAX: its class does, and
+ * nothing is due. Then it is counted as freed and allocated again. */
+static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payload, size_t size, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!ms_is_plain(arena, payload, origin)) return false;
+    size_t old_size = payload[-2] & 0xffff, offset = ms_list_offset(size);
+    if (offset != ms_list_offset(old_size) || arena->countdown < (int64_t)size) return false;
+    arena->countdown -= (int64_t)size;
+    arena->freed_base++;
+    arena->freed_bytes += old_size;
+    ms_list_at(arena, offset)->allocated++;
+    ms_list_at(arena, offset)->freed_before++;
+    payload[-2] = arena->birth + size;
+    payload[-1] = ms_seal(payload[-2], arena->expect[origin], payload);
+    return true;
+}
+
 /* ---- slow-path pieces shared by alloc/ and tracking/ */
 
 /* Around changes to counters, marks and cells that other threads must see all or none of. */
@@ -388,7 +405,7 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block);
 
 /* Requested bytes of a live block; ends the process with a line if the pointer is not one ("usable size of ..."). */
 size_t ms_block_size(const void *payload);
-void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller);
+void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller); /* what ms_resize_stays() does not do */
 
 #pragma GCC visibility pop
 #endif

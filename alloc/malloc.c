@@ -81,7 +81,9 @@ static void *no_memory(void) {
 void *calloc(size_t count, size_t size) {
     size_t bytes;
     if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
-    return ms_callocate(bytes, MS_ORIGIN_C, CALLER);
+    if (ms_unlikely(bytes > MS_FAST_MAX)) return ms_callocate(bytes, MS_ORIGIN_C, CALLER);
+    void *payload = ms_allocate(bytes, MS_ORIGIN_C, CALLER);
+    return ms_likely(payload != NULL) ? memset(payload, 0, bytes) : NULL;
 }
 
 /* As glibc: a null pointer allocates, size 0 frees. */
@@ -91,6 +93,7 @@ static inline __attribute__((always_inline)) void *resize(void *payload, size_t 
         ms_release(payload, MS_ORIGIN_C);
         return NULL;
     }
+    if (size <= MS_FAST_MAX && ms_resize_stays(payload, size, MS_ORIGIN_C)) return payload;
     return ms_reallocate(payload, size, MS_ORIGIN_C, caller);
 }
 
