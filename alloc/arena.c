@@ -519,7 +519,7 @@ static uint32_t every_site(ms_arena_t *arena, request_t *request) {
 }
 
 /* `size` as the header has it: 0 for large blocks. */
-static void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
+static inline void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
     flags |= MS_FLAG_LIVE | origin;
     if (site || size == 0) flags |= MS_FLAG_SPECIAL;
     ms_close(ms_header_of(payload), (ms_facts_t){.word0 = arena->birth | ms_word0(site, 0, size),
@@ -705,12 +705,78 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
     return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
 }
 
-MS_COLD void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin};
-    SET_CALLER(request, caller);
+/* ---- mode exact: the usual malloc and the usual free, without what is rare; that takes the ways it takes in other modes */
+
+static inline bool is_usual(const ms_arena_t *arena) { return is_exact() && !ms_process.paranoid && !arena->tracing; }
+
+/* What due() does, of which ms_arena_settle() only now and then. */
+static inline void settle_exact(ms_arena_t *arena) {
+    if (++arena->settles % 16 == 0) {
+        arena->settles--;
+        ms_arena_settle(arena);
+    }
+    ms_trace_look(arena);
+    countdown_take(arena);
+    arena->countdown_set = arena->countdown = -1;
+    uint64_t held = arena->allocated_bytes - arena->freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
+                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
+    if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+    ms_task_settle(arena);
+}
+
+/* The list of the block's class is not empty. */
+static inline void *allocate_exact(ms_arena_t *arena, size_t size, ms_origin_t origin, void *caller, uintptr_t sp, uintptr_t fp) {
+    uint32_t class = ms_class_of(size);
+    settle_exact(arena);
+    look_at_clock(arena);
+    class_use(arena, class);
+    arena->lists[class].allocated++;
+    void *payload = list_pop(arena, class);
+    uint32_t site = ms_site_capture(arena, caller, sp, fp);
+    write_header(arena, payload, size, class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0, site, origin);
+    ms_exact_allocated(arena, site, payload, size);
+    arena->empty_moved |= size == 0;
+    return payload;
+}
+
+/* A block of this thread and of the current task, without a name. */
+static inline bool release_exact(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!is_usual(arena) || arena->code == MS_CODE_FOLDED || !ms_heap_may_hold(payload) || (uintptr_t)payload & 15) return false;
+    ms_facts_t facts = ms_open(ms_header_of(payload));
+    const uint64_t may_be = ms_identity_flag(MS_FLAG_MEDIUM | MS_FLAG_SPECIAL);
+    if ((facts.identity & ~may_be) != ms_identity(ms_arena_task(arena), arena->code, MS_FLAG_LIVE | origin)) return false;
+    uint32_t site = ms_facts_site(facts);
+    size_t size = ms_facts_size(facts);
+    if (site >= MS_SITE_VARIABLES || !ms_arena_hide(arena)) return false;
+    ms_trace_look(arena); /* this event is not traced yet, the next one is */
+    look_at_clock(arena);
+    ms_exact_freed(arena, site, payload, size, ms_facts_age(facts));
+    arena->empty_moved |= size == 0;
+    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+    ms_arena_show(arena);
+    return true;
+}
+
+typedef struct caller_registers {
+    void *caller;
+    uintptr_t sp, fp;
+} caller_registers_t;
+
+static MS_COLD void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const caller_registers_t *from) {
+    request_t request = {
+        .size = size, .alignment = 16, .origin = origin, .caller = from->caller, .sp = from->sp, .fp = from->fp};
+    return allocate_counted(arena, &request);
+}
+
+__attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
+    caller_registers_t from = {.sp = 0};
+    SET_CALLER(from, caller);
     ms_arena_t *arena = ms_arena_current;
     bool hidden = ms_arena_hide(arena);
-    void *payload = allocate_counted(arena, &request);
+    bool usual = is_usual(arena) && arena->lists[ms_class_of(size)].first != ms_list_end;
+    void *payload = usual ? allocate_exact(arena, size, origin, from.caller, from.sp, from.fp)
+                          : allocate_due(arena, size, origin, &from);
     if (hidden) ms_arena_show(arena);
     return payload;
 }
@@ -935,7 +1001,7 @@ static inline bool release_large_fast(void *payload, ms_origin_t origin) {
 }
 
 __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
-    if (release_medium(payload, origin) || release_large_fast(payload, origin)) return;
+    if (release_exact(payload, origin) || release_medium(payload, origin) || release_large_fast(payload, origin)) return;
     release_checked(payload, origin, MS_SIZE_UNSAID);
 }
 

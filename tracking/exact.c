@@ -4,6 +4,7 @@
 #include "tracking/process.h"
 #include "tracking/sites.h"
 
+#include <errno.h>
 #include <sys/single_threaded.h>
 
 /* ---- levels: libc says when no other thread can be there, and says otherwise before it makes one */
@@ -81,9 +82,11 @@ static ms_exact_level_t *level_of(uint32_t site, ms_exact_level_t *mine) {
 }
 
 static MS_COLD ms_exact_detail_t *detail_make(ms_arena_t *arena, ms_cell_t *cell, uint32_t site) {
+    int saved = errno;
     ms_exact_detail_t *detail = site < MS_CELL_LIMIT ? ms_os_map_metadata(sizeof *detail) : NULL;
+    if (detail) detail->level = level_of(site, &detail->own_level);
+    errno = saved;
     if (!detail) return &nowhere;
-    detail->level = level_of(site, &detail->own_level);
     detail->first_ms = detail->changed_ms = arena->now_ms;
     __atomic_store_n(&cell->detail, detail, __ATOMIC_RELEASE); /* pairs with ms_exact_sum() */
     return detail;
@@ -121,7 +124,9 @@ static inline void note_share(ms_cell_t *cell, int64_t peak) {
 }
 
 static MS_COLD void bucket_add(uint64_t **buckets, uint32_t bucket, uint64_t amount) {
+    int saved = errno;
     if (!*buckets) __atomic_store_n(buckets, ms_os_map_metadata(MS_LOG2_BUCKETS * sizeof **buckets), __ATOMIC_RELEASE);
+    errno = saved;
     if (*buckets) ms_count(&(*buckets)[bucket], amount);
 }
 

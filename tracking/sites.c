@@ -29,7 +29,7 @@ uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_
     return whole ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
 }
 
-ms_cell_t *ms_site_cell(ms_arena_t *arena, uint32_t site) {
+MS_COLD ms_cell_t *ms_site_cell_slow(ms_arena_t *arena, uint32_t site) {
     static ms_cell_t nowhere; /* without memory for the table; nobody sums it */
     if (!arena->sites) __atomic_store_n(&arena->sites, ms_os_map_metadata(sizeof(ms_cells_t)), __ATOMIC_RELEASE);
     return arena->sites ? ms_cell(arena->sites, site) : &nowhere;

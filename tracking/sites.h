@@ -22,7 +22,10 @@
 uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp);
 
 /* The calling thread's cell for the site. Never NULL. */
-ms_cell_t *ms_site_cell(ms_arena_t *arena, uint32_t site);
+ms_cell_t *ms_site_cell_slow(ms_arena_t *arena, uint32_t site);
+static inline ms_cell_t *ms_site_cell(ms_arena_t *arena, uint32_t site) {
+    return ms_likely(arena->sites != NULL) ? ms_cell(arena->sites, site) : ms_site_cell_slow(arena, site);
+}
 
 void ms_site_count_alloc(ms_arena_t *arena, uint32_t site, size_t size);
 void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size);
