@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Instructions of one step of the loops in instructions.c, counted by callgrind, for memscope's modes and its peers.
 #
-#     bench/instructions.sh [-b BUILD] [VARIANT...]     a table; all variants unless named
+#     bench/instructions.sh [-b BUILD] [VARIANT...]     a table; all variants unless named; memscope:KNOB:VALUE,... too
 #     bench/instructions.sh [-b BUILD] --record         the default mode, in the form of alloc/instructions.txt
 #
 # count = (instructions inside measured() with the case - with its empty loop) / steps - 2 for each call: the caller's
@@ -50,6 +50,7 @@ variant() {
     mimalloc) each_case libmimalloc.so.2 '' ;;
     tcmalloc) each_case libtcmalloc_minimal.so.4 '' ;;
     memscope) each_case "$memscope" test_mode:1 ;;
+    memscope:*) each_case "$memscope" "test_mode:1,${1#memscope:}" ;;
     memscope-*) each_case "$memscope" "test_mode:1,mode:${1#memscope-}" ;;
     *) echo "no such variant: $1" >&2; exit 2 ;;
     esac

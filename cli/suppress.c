@@ -67,9 +67,21 @@ static const char *module_path(const ms_model_t *model, uint64_t pc) {
     return NULL;
 }
 
+/* What libc allocates for a thread of the library's own (intervals, event log) is no leak of the program's. */
+static bool is_own(const ms_model_t *model, const ms_sites_row_t *site) {
+    static const char library[] = "/libmemscope_malloc.so";
+    for (uint64_t i = 0; i < site->stack.count; i++) {
+        const char *path = module_path(model, site->stack.pcs[i]);
+        if (path != NULL && strstr(path, library) != NULL) return true;
+    }
+    return false;
+}
+
 const char *ms_suppressed_by(const ms_suppressions_t *suppressions, const ms_model_t *model, const ms_sites_row_t *site) {
     const char *by = NULL;
-    if (suppressions == NULL || site == NULL) return NULL;
+    if (site == NULL) return NULL;
+    if (is_own(model, site)) return "memscope's own thread";
+    if (suppressions == NULL) return NULL;
     if (any_matches(suppressions, site->variable, &by) || any_matches(suppressions, site->function, &by) ||
         any_matches(suppressions, site->file, &by))
         return by;

@@ -16,7 +16,7 @@ typedef struct ms_suppressions ms_suppressions_t;
 ms_suppressions_t *ms_suppressions_read(const char *paths);
 void ms_suppressions_free(ms_suppressions_t *suppressions); /* NULL is fine */
 
-/* The pattern that suppresses the site, NULL: none. Symbols must have been looked up. */
+/* The pattern that suppresses the site, NULL: none. Sites of the library itself are always suppressed. Symbols must have been looked up. */
 const char *ms_suppressed_by(const ms_suppressions_t *suppressions, const ms_model_t *model, const ms_sites_row_t *site);
 
 bool ms_pattern_matches(const char *pattern, const char *text);
