@@ -69,12 +69,12 @@ step "build with gcc" make -C build-check/gcc -j"$jobs" || finish
 say "make check"
 find build-check/gcc -name '*.trs' -delete
 status=0
-timeout 900 make -C build-check/gcc -j"$jobs" -k check >"$logs/make_check.log" 2>&1 </dev/null || status=$?
+timeout 1300 make -C build-check/gcc -j"$jobs" -k check >"$logs/make_check.log" 2>&1 </dev/null || status=$?
 grep -E '^(PASS|FAIL|ERROR|SKIP|XFAIL):' "$logs/make_check.log" || tail -n 40 "$logs/make_check.log"
 before=$((passed + failed)) failed_before=$failed
 count_tests build-check/gcc
 if [ "$status" = 124 ]; then
-    echo "FAILED: make check took longer than 15 minutes" && failed=$((failed + 1))
+    echo "FAILED: make check took longer than 21 minutes" && failed=$((failed + 1))
 elif [ $((passed + failed)) = "$before" ]; then
     echo "FAILED: make check ran no test" && failed=$((failed + 1))
 elif [ "$status" != 0 ] && [ "$failed" = "$failed_before" ]; then

@@ -7,6 +7,7 @@ import { sizeClasses } from "./sections/classes.ts";
 import { comparisonPage } from "./sections/comparison.ts";
 import { header } from "./sections/header.ts";
 import { overview } from "./sections/overview.ts";
+import { leaks } from "./sections/leaks.ts";
 import { run } from "./sections/run.ts";
 import { sites } from "./sections/sites.ts";
 import { tasks } from "./sections/tasks.ts";
@@ -21,6 +22,7 @@ const SECTIONS: { id: string; label: string; build: (context: Context) => HTMLEl
     { id: "threads", label: "Threads", build: threads },
     { id: "tasks", label: "Tasks", build: tasks },
     { id: "sites", label: "Sites", build: sites },
+    { id: "leaks", label: "Leaks", build: leaks },
     { id: "variables", label: "Variables", build: variables },
     { id: "classes", label: "Size classes", build: sizeClasses },
     { id: "run", label: "Run", build: run },

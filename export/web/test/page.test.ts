@@ -193,7 +193,7 @@ test("views show their sections", async () => {
     assert.equal(await visible(page), "overview threads");
     await page.evaluate(() => (location.hash = "#view=complete"));
     await page.waitForFunction(() => !document.getElementById("run")!.hidden);
-    assert.equal(await visible(page), "overview timeline threads tasks sites variables classes run");
+    assert.equal(await visible(page), "overview timeline threads tasks sites leaks variables classes run");
     await page.locator("nav a", { hasText: "Sites" }).click();
     assert.ok(await page.locator("#sites").evaluate((section) => Math.abs(section.getBoundingClientRect().top) < 120));
     await settle(opened);
@@ -441,5 +441,48 @@ test("over time: the chart, two moments, what changed between them", async () =>
     await opened.page.mouse.up();
     assert.match(await text(section.locator(".between")), /From A \(9\d\d ms\) to B \((1\.9\d|2\.0\d) s\)/);
     assert.equal(await opened.page.locator("#sites svg.trend").count(), 2);
+    await settle(opened);
+});
+
+test("leaks: by kind, without what is memscope's own; sites of mode exact open with their distributions", async () => {
+    const own = { start: 0x7000_0000_0000n, end: 0x7000_0000_1000n };
+    const exact = {
+        verdict: "growing",
+        survivors: 0.25,
+        growth_bytes_per_s: 1024,
+        allocating_threads: 2,
+        freeing_threads: 1,
+        at_peak_bytes: 4096,
+        temporary_blocks: 7,
+        sizes: [0, 0, 0, 5, 10],
+        lifetimes: [3],
+        ages: [0, 0, 4, 2],
+    };
+    const site: Values = { ...tables.sites[0]!, ...exact };
+    const ours = { ...tables.sites[1]!, id: 900, stack: [own.start + 16n] };
+    const leak = { task: 0, thread: 1, largest_bytes: 64, first_born_ns: 0, last_born_ns: 5e6 };
+    const opened = await browser.open(
+        fileOf({
+            ...tables,
+            sites: [site, ours],
+            modules: [...tables.modules, { path: "/lib/libmemscope_malloc.so.0", build_id: null, ...own, bias: own.start }],
+            leaks: [
+                { ...leak, site: site["id"]!, kind: "definite", blocks: 3, bytes: 192 },
+                { ...leak, site: 900, kind: "reachable", blocks: 1, bytes: 288 },
+            ],
+            leak_checks: [{ method: "scan", failure: null, blocks: 4, bytes: 480, unsettled_blocks: 0, consistency: "quiescent" }],
+        }),
+    );
+    const section = opened.page.locator("#leaks");
+    await section.scrollIntoViewIfNeeded();
+    assert.equal(await text(section.locator(".between")), "definite 192 B in 3 blocks");
+    assert.equal(await section.locator("tbody tr").count(), 1);
+    assert.match(await text(section.locator("header")), /by a search for pointers; .*memscope's own thread is left out/);
+    const row = opened.page.locator('#sites table[aria-label="sites"] tbody tr').filter({ hasText: "growing" });
+    await row.first().click();
+    const facts = opened.page.locator("#sites .opened").first();
+    assert.match(await text(facts), /change by 1\.00 KiB\/s up; 25 % of its blocks are live; allocated by 2 threads/);
+    assert.equal(await facts.locator(".distribution").count(), 3);
+    assert.match(await text(facts.locator(".distribution").nth(1)), /lifetimes\s*under 1\.00 ms/);
     await settle(opened);
 });

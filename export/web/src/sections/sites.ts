@@ -1,8 +1,8 @@
 // Where memory is allocated: the flame graph over stacks, and the table of sites with their whole stack.
-import { type Column, fillNull, number, reasonOf } from "../columns.ts";
+import { type Column, fillNull, number, reasonOf, text } from "../columns.ts";
 import { type Context, section, whenEmpty } from "../context.ts";
 import { append, bdi, button, choice, h, svg } from "../dom.ts";
-import { bytes, count, hex, percent } from "../format.ts";
+import { bytes, count, duration, hex, percent, plural } from "../format.ts";
 import { Flame } from "../flame.ts";
 import { flameOf, type FunctionTotals, type Site, siteSearch } from "../sites.ts";
 import { byId, trend } from "../series.ts";
@@ -74,6 +74,10 @@ function trendColumn({ snapshot }: Context): Column<Site> {
     };
 }
 
+/** A column that has something to say in some row. */
+const known = (rows: Site[], name: keyof Site, column: Column<Site>): Column<Site>[] =>
+    rows.some((site) => site[name] !== null) ? [column] : [];
+
 /** Columns that would say the same in every row are left out: errors where nothing is estimated, peaks where none is known. */
 export function columns(context: Context, rows: Site[], label: string): Column<Site>[] {
     const { snapshot, reasons } = context;
@@ -100,7 +104,10 @@ export function columns(context: Context, rows: Site[], label: string): Column<S
         of("allocated_bytes", { bar: true, sum: true }),
         of("allocated_blocks", { sum: true }),
         of("freed_bytes", { sum: true }),
-        ...(rows.some((site) => site.peak_bytes !== null) ? [of("peak_bytes")] : []),
+        ...known(rows, "peak_bytes", of("peak_bytes")),
+        ...known(rows, "at_peak_bytes", of("at_peak_bytes", { sum: true })),
+        ...known(rows, "temporary_blocks", of("temporary_blocks", { sum: true })),
+        ...known(rows, "verdict", text<Site>("sites", "verdict")),
         ...(estimated ? [of("samples", { sum: true, note: () => "" })] : []),
     ];
 }
@@ -120,9 +127,47 @@ function stackList({ symbols }: Context, site: Site): HTMLElement {
     return list;
 }
 
+/** "under 1 B", "1 B", "2 B to 3 B", "4 B to 7 B", ...: the ranges of the lists of counts. */
+function rangeOf(bucket: number, unit: (value: number) => string): string {
+    if (bucket === 0) return `under ${unit(1)}`;
+    if (bucket === 1) return unit(1);
+    return `${unit(2 ** (bucket - 1))} to ${unit(2 ** bucket - 1)}`;
+}
+
+/** Counts by powers of two as a row of bars. */
+function distribution(title: string, counts: number[] | null, unit: (value: number) => string): HTMLElement | null {
+    if (counts === null || counts.every((value) => value === 0)) return null;
+    const most = Math.max(...counts);
+    const first = counts.findIndex((value) => value > 0);
+    const bars = counts.slice(first).map((value, i) => {
+        const bar = h("span", { class: "bucket", title: `${rangeOf(first + i, unit)}: ${count(value)} blocks` });
+        bar.style.setProperty("--share", String(value / most));
+        return bar;
+    });
+    const last = bars.length > 1 ? rangeOf(counts.length - 1, unit) : null;
+    return h("p", { class: "distribution" }, h("span", {}, title), rangeOf(first, unit), h("span", { class: "buckets" }, ...bars), last);
+}
+
+/** What mode exact knows of a site besides its numbers in the table. */
+function facts(site: Site): (HTMLElement | null)[] {
+    const parts: string[] = [];
+    if (site.growth_bytes_per_s !== null)
+        parts.push(`live bytes change by ${bytes(Math.abs(site.growth_bytes_per_s))}/s ${site.growth_bytes_per_s < 0 ? "down" : "up"}`);
+    if (site.survivors !== null) parts.push(`${percent(site.survivors, 1)} of its blocks are live`);
+    if (site.allocating_threads !== null)
+        parts.push(`allocated by ${plural(site.allocating_threads, "thread")}, freed by ${plural(site.freeing_threads ?? 0, "thread")}`);
+    const milliseconds = (value: number): string => duration(value * 1e6);
+    return [
+        parts.length === 0 ? null : h("p", { class: "note" }, `${parts.join("; ")}.`),
+        distribution("sizes", site.sizes, bytes),
+        distribution("lifetimes", site.lifetimes, milliseconds),
+        distribution("ages", site.ages, milliseconds),
+    ];
+}
+
 export function detail(context: Context, site: Site): HTMLElement {
     const { name, place } = context.labels.get(site)!;
-    const element = h("div", { class: "opened" });
+    const element = append(h("div", { class: "opened" }), ...facts(site));
     if (site.variable !== null)
         append(
             element,
