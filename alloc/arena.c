@@ -38,37 +38,19 @@ void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS *
     __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
 }
 
-/* Blocks taken from the lists, and the room left in them, over all classes in use. */
-static void sum_lists(const ms_arena_t *arena, uint64_t *allocated, int64_t *room) {
-    *allocated = 0;
-    *room = 0;
-    for (uint32_t half = 0; half < 2; half++)
-        for (uint64_t classes = ms_read(&arena->classes[half]); classes; classes &= classes - 1) {
-            const ms_free_list_t *list = &arena->lists[half * 64 + (uint32_t)__builtin_ctzll(classes)];
-            *allocated += ms_read(&list->allocated);
-            *room += __atomic_load_n(&list->room, __ATOMIC_RELAXED);
-        }
-}
-
 ms_flow_t ms_arena_flow(const ms_arena_t *arena) {
-    ms_flow_t flow = {0};
-    for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
-        int64_t room;
-        sum_lists(arena, &flow.allocated_blocks, &room);
-        flow.allocated_blocks -= ms_read(&arena->allocated_base);
-        flow.freed_blocks = (uint64_t)(__atomic_load_n(&arena->freed_base, __ATOMIC_RELAXED) - room);
-        flow.allocated_bytes = ms_arena_allocated_bytes(arena);
-        flow.freed_bytes = ms_read(&arena->freed_bytes);
-        if (ms_arena_read_done(arena, at)) break;
-    }
-    return flow;
+    return (ms_flow_t){
+        .allocated_bytes = ms_arena_allocated_bytes(arena),
+        .allocated_blocks = ms_read(&arena->allocated_blocks),
+        .freed_bytes = ms_read(&arena->freed_bytes),
+        .freed_blocks = ms_read(&arena->freed_blocks),
+    };
 }
 
 void ms_arena_flow_reset(ms_arena_t *arena) {
-    sum_lists(arena, &arena->allocated_base, &arena->freed_base);
-    arena->allocated_bytes = arena->freed_bytes = 0;
+    arena->allocated_bytes = arena->allocated_blocks = 0;
+    arena->freed_bytes = arena->freed_blocks = 0;
     arena->countdown = arena->countdown_set = 0;
-    arena->empty_moved = false;
 }
 
 uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
@@ -102,19 +84,7 @@ static void room_reset(ms_arena_t *arena, uint32_t class) {
     if (room < 0) room = 0;
     ms_arena_sequence_begin(arena);
     ms_count(&list->freed_before, (uint64_t)(arena->room_set[class] - list->room));
-    if (arena->classes[class / 64] >> class % 64 & 1) arena->freed_base += room - list->room;
     arena->room_set[class] = list->room = room;
-    ms_arena_sequence_end(arena);
-}
-
-/* The class counts from now on in sums over the classes in use. */
-static void class_use(ms_arena_t *arena, uint32_t class) {
-    ms_free_list_t *list = &arena->lists[class];
-    if (ms_likely(arena->classes[class / 64] >> class % 64 & 1)) return;
-    ms_arena_sequence_begin(arena);
-    arena->classes[class / 64] |= (uint64_t)1 << class % 64;
-    arena->freed_base += list->room;
-    arena->allocated_base += list->allocated;
     ms_arena_sequence_end(arena);
 }
 
@@ -262,7 +232,6 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
 static void *take_block(ms_arena_t *arena, uint32_t class) {
     ms_free_list_t *list = &arena->lists[class];
     if (list->first == ms_list_end && !refill(arena, class)) return NULL;
-    class_use(arena, class);
     list->allocated++;
     void *payload = list_pop(arena, class);
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_taken(payload, ms_class_payload(class));
@@ -284,12 +253,7 @@ void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
 /* A block of this arena comes back by another way than the short one: who freed it is counted elsewhere. */
 static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
     ms_free_list_t *list = &arena->lists[class];
-    class_use(arena, class);
-    ms_arena_sequence_begin(arena);
-    arena->freed_base--;
-    list->room--;
-    ms_arena_sequence_end(arena);
-    if (list->room < 0)
+    if (--list->room < 0)
         ms_release_full(payload, arena, class * sizeof *list);
     else
         ms_list_push(list, payload);
@@ -560,7 +524,6 @@ static void *allocate_large(ms_arena_t *arena, request_t *request) {
     if (!block) return NULL;
     uint32_t site = every_site(arena, request);
     if (request->sampled) sample_large(arena, request, block);
-    class_use(arena, MS_CLASS_LARGE);
     arena->lists[MS_CLASS_LARGE].allocated++;
     write_header(arena, block->payload, 0, MS_FLAG_LARGE, site, request->origin);
     count_birth(arena, site, block->payload, request->size);
@@ -645,7 +608,7 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
         arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
         return refuse();
     }
-    arena->empty_moved |= request->size == 0;
+    arena->allocated_blocks++;
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
     if (ms_unlikely(arena->tracing)) ms_trace_allocated(arena, payload, request->size, request->site);
     return payload;
@@ -729,13 +692,12 @@ static inline void *allocate_exact(ms_arena_t *arena, size_t size, ms_origin_t o
     uint32_t class = ms_class_of(size);
     settle_exact(arena);
     look_at_clock(arena);
-    class_use(arena, class);
     arena->lists[class].allocated++;
     void *payload = list_pop(arena, class);
     uint32_t site = ms_site_capture(arena, caller, sp, fp);
     write_header(arena, payload, size, class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0, site, origin);
     ms_exact_allocated(arena, site, payload, size);
-    arena->empty_moved |= size == 0;
+    arena->allocated_blocks++;
     return payload;
 }
 
@@ -752,7 +714,6 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
     ms_trace_look(arena); /* this event is not traced yet, the next one is */
     look_at_clock(arena);
     ms_exact_freed(arena, site, payload, size, ms_facts_age(facts));
-    arena->empty_moved |= size == 0;
     ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
     ms_arena_show(arena);
     return true;
@@ -898,8 +859,7 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
     bool current = task == ms_arena_task(arena);
     if (own && current) {
         arena->freed_bytes += block->size;
-        ms_count((uint64_t *)&arena->freed_base, 1);
-        arena->empty_moved |= block->size == 0;
+        arena->freed_blocks++;
     } else {
         if (own) {
             ms_count(&arena->other_freed_bytes, block->size);
@@ -1025,13 +985,12 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
     ms_exact_not_temporary(arena);
     ms_free_list_t *list = &arena->lists[class];
-    class_use(arena, class);
     count_free(arena, old);
     ms_count(&list->freed_before, 1);
     arena->countdown -= (int64_t)size;
     bool sampled = arena->countdown < 0 && due(arena);
     list->allocated++;
-    arena->empty_moved |= size == 0;
+    arena->allocated_blocks++;
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     count_birth(arena, site, payload, size);

@@ -14,8 +14,7 @@
  * Everything in an arena is written by the thread that runs it, except `inbox`. Other threads read the counters with
  * relaxed loads. Every class has one list of free blocks per arena, which hides the slabs: neither malloc nor free
  * touches slab data. The countdown to the next due event is at the same time the counter of allocated bytes, the room
- * left in a list is at the same time the counter of frees, and blocks are counted by class only: a sum over the classes
- * in use tells how many there are (ms_arena_flow). */
+ * left in a list is at the same time the counter of frees by class. */
 #ifndef MS_ALLOC_ARENA_H
 #define MS_ALLOC_ARENA_H
 
@@ -66,14 +65,11 @@ typedef struct ms_arena {
                                            where none may, which is no block's */
     /* written by the fast paths */
     int64_t countdown;                  /* bytes until something is due; below 0 it is */
-    uint64_t freed_bytes;               /* of its own blocks, while their task was current */
+    uint64_t allocated_blocks;          /* by the thread now running the arena */
+    uint64_t freed_bytes, freed_blocks; /* of its own blocks, while their task was current */
     ms_free_list_t lists[MS_CLASS_COUNT];    /* by class; large blocks: counters only */
 
-    /* slow paths: lists and counts of blocks */
-    uint64_t classes[2];                    /* bit per class ever used */
-    uint64_t allocated_base;                /* blocks the tenant allocated = sum of allocated - allocated_base */
-    int64_t freed_base;                     /* own blocks it freed while their task was current = freed_base - sum of room */
-    bool empty_moved;                       /* blocks of size 0, which move no bytes, came or went since the last flush */
+    /* slow paths: lists */
     int64_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
@@ -101,6 +97,7 @@ typedef struct ms_arena {
     int64_t untasked_quantum;                       /* quantum() without a task, as of the last settle */
     uint64_t cell_id;                               /* task whose cell `cell` is; 0: none */
     ms_cell_t *cell;
+    ms_cell_t *none_cell;                           /* that of no task; NULL: not needed yet */
     uint64_t peak_bytes;                            /* of the thread */
 
     /* slow paths: sampling */
@@ -207,6 +204,7 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
     ms_list_at(arena, offset)->first = next;
     MS_OPAQUE(arena);
     ms_list_at(arena, offset)->allocated++;
+    arena->allocated_blocks++;
     uint64_t word = arena->birth + size; /* ms_close(), in one register */
     payload[-2] = word;
     MS_OPAQUE(word);
@@ -232,6 +230,7 @@ static inline void ms_list_push(ms_free_list_t *list, void *payload) {
 /* Counts the free of a plain block and puts it on its list. */
 static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *arena, uint64_t *payload, size_t size, size_t offset) {
     arena->freed_bytes += size;
+    arena->freed_blocks++;
     if (ms_unlikely(ms_count_down(&ms_list_at(arena, offset)->room))) {
         ms_release_full(payload, arena, offset);
         return;
@@ -282,7 +281,8 @@ static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payl
     size_t old_size = payload[-2] & 0xffff, offset = ms_list_offset(size);
     if (offset != ms_list_offset(old_size) || arena->countdown < (int64_t)size) return false;
     arena->countdown -= (int64_t)size;
-    arena->freed_base++;
+    arena->allocated_blocks++;
+    arena->freed_blocks++;
     arena->freed_bytes += old_size;
     ms_list_at(arena, offset)->allocated++;
     ms_list_at(arena, offset)->freed_before++;
@@ -356,7 +356,7 @@ static inline void ms_arena_expect_task(ms_arena_t *arena, uint32_t before, uint
 
 /* Whether anything was counted since the last ms_arena_flush_task(). */
 static inline bool ms_flow_moved(const ms_arena_t *arena) {
-    return ms_arena_bytes(arena).allocated_bytes != arena->mark.allocated_bytes || arena->freed_bytes != arena->mark.freed_bytes || arena->empty_moved;
+    return arena->allocated_blocks != arena->mark.allocated_blocks || arena->freed_blocks != arena->mark.freed_blocks;
 }
 
 /* Moves the flow since the last time into the current task's cell (before the task changes, and to read it). */

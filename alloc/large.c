@@ -12,7 +12,8 @@
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
-#define CACHE_BYTES ((size_t)1 << 20)     /* at least this much may be kept */
+#define CACHE_LEAST ((size_t)1 << 20) /* an eighth of what is live may be kept, or as much as has proved useful: */
+#define CACHE_MOST ((size_t)32 << 20) /* between these */
 #define DECAY_NS 1000000000u               /* and for this long */
 #define RECENT 64
 
@@ -34,7 +35,10 @@ static struct {
     ms_large_t *newest, *oldest;       /* of the cache */
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
-} large; /* MS_LOCK_LARGE */
+    size_t useful;             /* bytes that the cache may hold whatever is live */
+    uint64_t missed_ns;        /* when that changed */
+    uint64_t dropped_ns[BINS]; /* when the cache last dropped a block for lack of room, 0: not since the last miss */
+} large = {.useful = CACHE_LEAST}; /* MS_LOCK_LARGE */
 
 static _Atomic(uint64_t) trims;
 
@@ -220,11 +224,32 @@ static bool may_be_cached(const ms_large_t *block) {
     return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
 }
 
+/* What is dropped here and asked for again soon should have been kept: note_miss(). */
 static void cache_put(ms_large_t *block) {
     size_t budget = large.mapped_bytes / 8;
-    if (budget < CACHE_BYTES) budget = CACHE_BYTES;
+    if (budget < large.useful) budget = large.useful;
     cache_insert(block);
-    while (large.cached_bytes > budget) cache_drop_oldest();
+    uint64_t now = block->freed_ns;
+    while (large.cached_bytes > budget) {
+        large.dropped_ns[bin_of(large.oldest->mapped)] = now;
+        cache_drop_oldest();
+    }
+}
+
+/* A program that frees and asks for the same sizes in turn gets a larger cache, one that grows does not: a cache that is as
+ * large from the start made the peak RSS of nine small programs 1.33 of glibc's instead of 1.22. */
+static void note_miss(size_t bytes) {
+    if (bytes > CACHE_BLOCK_MAX) return;
+    uint64_t now = ms_os_monotonic_ns();
+    uint32_t first = bin_of(rounded(bytes));
+    for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++) {
+        if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > DECAY_NS / 4) continue;
+        large.dropped_ns[bin] = 0;
+        large.missed_ns = now;
+        size_t useful = 2 * large.useful;
+        __atomic_store_n(&large.useful, useful < CACHE_MOST ? useful : CACHE_MOST, __ATOMIC_RELAXED);
+        return;
+    }
 }
 
 /* ---- allocating and freeing under the lock */
@@ -250,7 +275,9 @@ static void set_live(ms_large_t *block, size_t size, size_t bytes) {
 /* MS_LOCK_LARGE. A block with `bytes`, in no list and not in the table. */
 static ms_large_t *obtain(size_t bytes) {
     ms_large_t *block = cache_take(bytes);
-    if (block || !(block = descriptor_new())) return block;
+    if (block) return block;
+    note_miss(bytes);
+    if (!(block = descriptor_new())) return NULL;
     if (map_new(block, bytes)) return block;
     descriptor_free(block);
     return NULL;
@@ -306,8 +333,7 @@ static void retire_unkept(ms_large_t *block) {
 
 /* ---- what an arena keeps */
 
-#define KEPT_BYTES ((size_t)1 << 20)       /* by all arenas together */
-#define KEPT_ARENA_MAX ((size_t)512 << 10)   /* by one */
+#define KEPT_ARENA_MAX ((size_t)4 << 20)   /* by one; by all together half of what the cache has proved to be useful for */
 #define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
 #define KEPT_TICK_NS (DECAY_NS / 4)
 
@@ -371,7 +397,7 @@ void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns, uint32_t arenas) {
     if (now_ns < kept->next_tick_ns) return;
     kept->next_tick_ns = now_ns + KEPT_TICK_NS;
     kept->tick++;
-    size_t share = KEPT_BYTES / (arenas ? arenas : 1);
+    size_t share = __atomic_load_n(&large.useful, __ATOMIC_RELAXED) / 2 / (arenas ? arenas : 1);
     kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
     uint32_t idle = 0;
     while (idle < kept->count && kept->tick - kept->entry[idle].tick > 4) idle++;
@@ -438,6 +464,10 @@ void ms_large_trim(void) {
 void ms_large_decay(uint64_t now_ns) {
     ms_lock(MS_LOCK_LARGE);
     while (large.oldest && large.oldest->freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
+    if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > DECAY_NS) {
+        large.missed_ns = now_ns;
+        __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
+    }
     ms_unlock(MS_LOCK_LARGE);
 }
 

@@ -3,8 +3,7 @@
  *     class 1..64     payload = class * 16                      (the fast path's classes)
  *     class 65..104   payload = (9..16) << 7, << 8, ... << 11   (medium)
  *
- * Class 0 is never used: a request of no bytes gets a block of class 1, the slow way, so that on the fast path every block
- * moves bytes. A block takes payload + 16 bytes: the header. Four classes a doubling measured 12 % slower than eight. */
+ * Class 0 is never used: a request of no bytes gets a block of class 1, the slow way. A block takes payload + 16 bytes: the header. Four classes a doubling measured 12 % slower than eight. */
 #ifndef MS_ALLOC_SIZE_CLASS_H
 #define MS_ALLOC_SIZE_CLASS_H
 

@@ -26,16 +26,19 @@ uint32_t ms_task_index_count(void) {
     return atomic_load_explicit(&index_count, memory_order_acquire);
 }
 
-ms_task_t *ms_task_of_index(uint32_t index) {
-    if (index == MS_TASK_NONE) return &none;
-    if (index == MS_TASK_OTHER) return &other;
-    if (index >= ms_task_index_count()) return NULL;
-    ms_task_t *chunk = atomic_load_explicit(&chunks[index / CHUNK], memory_order_acquire);
-    return chunk ? &chunk[index % CHUNK] : NULL;
+static inline ms_task_t *task_of_index(uint32_t index) {
+    if (ms_likely(index >= MS_TASK_FIRST)) {
+        if (ms_unlikely(index >= ms_task_index_count())) return NULL;
+        ms_task_t *chunk = atomic_load_explicit(&chunks[index / CHUNK], memory_order_acquire);
+        return chunk ? &chunk[index % CHUNK] : NULL;
+    }
+    return index == MS_TASK_NONE ? &none : &other;
 }
 
+ms_task_t *ms_task_of_index(uint32_t index) { return task_of_index(index); }
+
 ms_task_t *ms_task_find(uint64_t id) {
-    ms_task_t *task = ms_task_of_index((uint32_t)id);
+    ms_task_t *task = task_of_index((uint32_t)id);
     return task && atomic_load_explicit(&task->id, memory_order_acquire) == id ? task : NULL;
 }
 
@@ -128,17 +131,27 @@ ms_cell_t ms_task_sum(uint32_t index) {
     return sum;
 }
 
+/* The cell of the current task. That of the task entered last, and that of no task, are at hand. */
+static inline ms_cell_t *current_cell(ms_arena_t *arena) {
+    uint64_t id = arena->task_id;
+    if (ms_likely(id && arena->cell_id == id)) return arena->cell;
+    if (id) return ms_task_cell(arena, (uint32_t)id);
+    if (ms_unlikely(!arena->none_cell)) arena->none_cell = ms_task_cell(arena, MS_TASK_NONE);
+    return arena->none_cell;
+}
+
 void ms_arena_flush_task(ms_arena_t *arena) {
     if (!ms_flow_moved(arena)) return;
-    ms_flow_t flow = ms_arena_flow(arena), *mark = &arena->mark;
-    ms_cell_t *cell = ms_task_cell(arena, ms_arena_task(arena));
+    ms_flow_t flow = ms_arena_bytes(arena), *mark = &arena->mark;
+    flow.allocated_blocks = arena->allocated_blocks;
+    flow.freed_blocks = arena->freed_blocks;
+    ms_cell_t *cell = current_cell(arena);
     ms_arena_sequence_begin(arena);
     ms_count(&cell->allocated_bytes, flow.allocated_bytes - mark->allocated_bytes);
     ms_count(&cell->allocated_blocks, flow.allocated_blocks - mark->allocated_blocks);
     ms_count(&cell->freed_bytes, flow.freed_bytes - mark->freed_bytes);
     ms_count(&cell->freed_blocks, flow.freed_blocks - mark->freed_blocks);
     *mark = flow;
-    arena->empty_moved = false;
     ms_arena_sequence_end(arena);
 }
 
