@@ -535,6 +535,11 @@ static ms_facts_t inner_facts(uint32_t code, size_t distance) {
     return (ms_facts_t){.word0 = distance, .identity = ms_identity(0, code, MS_FLAG_INNER | MS_FLAG_LIVE)};
 }
 
+/* What an extended block's token has more than a plain one's of the fast path. */
+static inline uint64_t extended_token(size_t whole) {
+    return ms_token(ms_identity_flag(whole > MS_FAST_MAX ? MS_FLAG_EXTENDED | MS_FLAG_MEDIUM : MS_FLAG_EXTENDED));
+}
+
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
 static void *allocate_extended(ms_arena_t *arena, request_t *request) {
     size_t whole = request->size + INNER_OVERHEAD + (request->alignment - 16);
@@ -742,8 +747,31 @@ __attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin,
     return payload;
 }
 
+/* What allocate_extended() does for an alignment, where the list has a block and nothing is due; NULL: nothing was changed. */
+static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    size_t whole = size + INNER_OVERHEAD + (alignment - 16);
+    if (size > MS_SMALL_MAX || whole > MS_SMALL_MAX || alignment > MS_PAGE || !(uint32_t)arena->expect[origin]) return NULL;
+    ms_free_list_t *list = &arena->lists[ms_class_of(whole)];
+    char *base = list->first;
+    ms_header_t *header = ms_header_of(base);
+    if (!ms_header_is_free(header) || arena->countdown < (int64_t)size) return NULL;
+    arena->countdown -= (int64_t)size;
+    list->first = (void *)header->word0;
+    list->allocated++;
+    arena->allocated_blocks++;
+    char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + alignment - 1) & ~(alignment - 1));
+    *(ms_extension_t *)base = (ms_extension_t){.inner = (uint16_t)(inner - base), .size = (uint32_t)size};
+    header->word0 = arena->birth + whole;
+    header->word1 = ms_seal(header->word0, arena->expect[origin] + extended_token(whole), base);
+    ms_close(ms_header_of(inner), inner_facts(arena->code, (size_t)(inner - base)));
+    return inner;
+}
+
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller) {
     if (alignment <= 16) return ms_allocate(size, origin, caller);
+    void *payload = take_aligned(size, alignment, origin);
+    if (ms_likely(payload != NULL)) return payload;
     request_t request = {.size = size, .alignment = alignment, .origin = origin, .caller = caller};
     return allocate(&request);
 }
@@ -945,6 +973,24 @@ static inline bool release_medium(void *payload, ms_origin_t origin) {
     return true;
 }
 
+/* An aligned block that is not sampled, otherwise as plain as those above. */
+static inline bool release_aligned(char *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!ms_heap_may_hold(payload) || !(uint32_t)arena->expect[origin]) return false;
+    ms_header_t *inner = ms_header_of(payload);
+    size_t distance = inner->word0;
+    if (!ms_header_is(inner, ms_token(inner_facts(arena->code, distance).identity))) return false;
+    char *base = payload - distance;
+    const ms_header_t *header = ms_header_of(base);
+    size_t whole = header->word0 & 0xffff;
+    if (!ms_header_is(header, arena->expect[origin] + extended_token(whole))) return false;
+    const ms_extension_t *extension = (const ms_extension_t *)base;
+    if (extension->sample_site) return false;
+    ms_header_set_free(inner, NULL);
+    ms_give_plain(arena, (uint64_t *)base, extension->size, ms_class_of(whole) * sizeof(ms_free_list_t));
+    return true;
+}
+
 /* A large block, of whatever thread and task. False: not such a block, or something to complain about. */
 static inline bool release_large_fast(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
@@ -961,7 +1007,9 @@ static inline bool release_large_fast(void *payload, ms_origin_t origin) {
 }
 
 __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
-    if (release_exact(payload, origin) || release_medium(payload, origin) || release_large_fast(payload, origin)) return;
+    if (release_exact(payload, origin) || release_medium(payload, origin) || release_aligned(payload, origin) ||
+        release_large_fast(payload, origin))
+        return;
     release_checked(payload, origin, MS_SIZE_UNSAID);
 }
 

@@ -114,8 +114,7 @@ static void *aligned(size_t alignment, size_t size, void *caller) {
         errno = EINVAL;
         return NULL;
     }
-    size_t power = 16;
-    while (power < alignment) power <<= 1;
+    size_t power = alignment <= 16 ? 16 : (size_t)1 << (64 - __builtin_clzll(alignment - 1));
     return ms_allocate_aligned(size, power, MS_ORIGIN_C, caller);
 }
 
