@@ -1,6 +1,7 @@
 /* Stack capture. See unwind.h for why it is right.
  *
  *     ms_unwind_site -> enter, know_stack
+ *                    -> is_kept_stack   the whole stack is the last one again: done
  *                    -> walk       outwards until a kept frame matches or the stack ends; new frames lie, innermost
  *                                  first, at the top end of state->frames, kept ones at the bottom, outermost first
  *                         -> kept_match -> first_change
@@ -270,17 +271,20 @@ static inline bool is_frame(const ms_unwind_frame_t *kept, const registers_t *at
     return kept->sp == at->sp && kept->pc == at->pc && (!kept->fp_matters || kept->fp == at->fp);
 }
 
+/* A stack cut at max_depth is kept from its innermost frame on: it fits one of exactly that depth only. */
+static inline bool fits(const ms_unwind_thread_t *state, unsigned depth, unsigned max_depth) {
+    return state->end == MS_UNWIND_END_depth ? depth == max_depth : depth <= max_depth;
+}
+
 /* True: the frame *at is kept frame w->keep - 1, and everything outside it is as it was. */
 static inline bool kept_match(walk_t *w, const registers_t *at, unsigned max_depth) {
     const ms_unwind_frame_t *frames = w->state->frames;
     while (w->keep > 0 && frames[w->keep - 1].sp < at->sp) w->keep--;
     if (w->keep == 0 || !is_frame(&frames[w->keep - 1], at)) return false;
-    /* a stack cut at max_depth is kept from its innermost frame on: it fits one of exactly that depth only */
-    unsigned depth = w->keep + w->added;
-    bool fits = w->state->end == MS_UNWIND_END_depth ? depth == max_depth : depth <= max_depth;
-    unsigned change = fits ? first_change(frames, w->keep - 1) : 1;
+    bool may_stay = fits(w->state, w->keep + w->added, max_depth);
+    unsigned change = may_stay ? first_change(frames, w->keep - 1) : 1;
     if (change == 0) return true;
-    w->keep = fits ? change : 0;
+    w->keep = may_stay ? change : 0;
     return false;
 }
 
@@ -377,22 +381,47 @@ static inline void count(walk_t *w) {
     stats->ends[w->end]++;
 }
 
-uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, unsigned max_depth) {
-    if (ms_unlikely(!is_ready)) return caller_only(state, pc, MS_UNWIND_END_no_memory);
-    if (ms_unlikely(!enter(state, sp))) return caller_only(state, pc, MS_UNWIND_END_reentered);
+static MS_COLD uint32_t given_up(ms_unwind_thread_t *state, uintptr_t pc) {
+    forget(state);
+    leave(state);
+    return caller_only(state, pc, MS_UNWIND_END_reentered);
+}
+
+/* The stack differs from the kept one. */
+static __attribute__((noinline)) uint32_t walk_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp,
+                                                    unsigned max_depth) {
     uint16_t epoch = state->epoch;
     walk_t w;
     start_walk(&w, state, (registers_t){pc, sp, fp, false});
-    if (max_depth - 1 >= MS_UNWIND_MAX_DEPTH) max_depth = max_depth == 0 ? 1 : MS_UNWIND_MAX_DEPTH;
     state->depth = 0; /* valid again once committed */
     walk(&w, max_depth);
     uint32_t stack = commit(&w);
-    if (ms_unlikely(state->epoch != epoch)) {
-        forget(state);
-        leave(state);
-        return caller_only(state, pc, MS_UNWIND_END_reentered);
-    }
+    if (ms_unlikely(state->epoch != epoch)) return given_up(state, pc);
     count(&w);
+    leave(state);
+    return stack;
+}
+
+/* The stack is the kept one from its innermost frame on, as in a loop that allocates: nothing needs to be set up to
+ * find that out, and most captures of most programs end here. */
+static inline bool is_kept_stack(const ms_unwind_thread_t *state, const registers_t *at, unsigned max_depth) {
+    unsigned depth = state->depth;
+    if (depth == 0 || !is_frame(&state->frames[depth - 1], at) || !fits(state, depth, max_depth)) return false;
+    return first_change(state->frames, depth - 1) == 0;
+}
+
+uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, unsigned max_depth) {
+    if (ms_unlikely(!is_ready)) return caller_only(state, pc, MS_UNWIND_END_no_memory);
+    if (ms_unlikely(!enter(state, sp))) return caller_only(state, pc, MS_UNWIND_END_reentered);
+    registers_t at = {pc, sp, fp, false};
+    uint16_t epoch = state->epoch;
+    if (max_depth - 1 >= MS_UNWIND_MAX_DEPTH) max_depth = max_depth == 0 ? 1 : MS_UNWIND_MAX_DEPTH;
+    if (!is_kept_stack(state, &at, max_depth)) return walk_site(state, pc, sp, fp, max_depth);
+    uint32_t stack = state->frames[state->depth - 1].stack;
+    state->stats.captures++;
+    state->stats.reused++;
+    state->stats.ends[state->end]++;
+    if (ms_unlikely(state->epoch != epoch)) return given_up(state, pc);
     leave(state);
     return stack;
 }
