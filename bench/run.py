@@ -25,20 +25,24 @@ TIMEOUT = 300
 QUICK_BUDGET = 150  # seconds after which --quick begins no further round
 MEMSCOPE = "libmemscope_malloc.so"
 
-# name, library (None: glibc's own), Debian package, MEMSCOPE_CONF, in --quick
+# name, library, Debian package, MEMSCOPE_CONF, when: in --quick too, in a full run, or only when named
 VARIANTS = (
-    ("glibc", "libc.so.6", "libc6", None, True),
-    ("jemalloc", "libjemalloc.so.2", "libjemalloc2", None, True),
-    ("mimalloc", "libmimalloc.so.2", "libmimalloc2.0", None, True),
-    ("tcmalloc", "libtcmalloc_minimal.so.4", "libtcmalloc-minimal4", None, True),
-    ("memscope", MEMSCOPE, None, "", True),
-    ("memscope-off", MEMSCOPE, None, "mode:off", True),
-    ("memscope-task", MEMSCOPE, None, "mode:task", False),
-    ("memscope-sampled", MEMSCOPE, None, "mode:sampled", False),
-    ("memscope-exact", MEMSCOPE, None, "mode:exact", False),
-    ("memscope+mimalloc", MEMSCOPE, None, "backend:mimalloc", False),
-    ("memscope+system", MEMSCOPE, None, "backend:system", False),
+    ("glibc", "libc.so.6", "libc6", None, "quick"),
+    ("jemalloc", "libjemalloc.so.2", "libjemalloc2", None, "quick"),
+    ("mimalloc", "libmimalloc.so.2", "libmimalloc2.0", None, "quick"),
+    ("tcmalloc", "libtcmalloc_minimal.so.4", "libtcmalloc-minimal4", None, "quick"),
+    ("memscope", MEMSCOPE, None, "", "quick"),
+    ("memscope-off", MEMSCOPE, None, "mode:off", "quick"),
+    ("memscope-task", MEMSCOPE, None, "mode:task", "full"),
+    ("memscope-sampled", MEMSCOPE, None, "mode:sampled", "full"),
+    ("memscope-exact", MEMSCOPE, None, "mode:exact", "full"),
+    ("memscope+mimalloc", MEMSCOPE, None, "backend:mimalloc", "full"),
+    ("memscope+system", MEMSCOPE, None, "backend:system", "full"),
+    ("heaptrack", "libc.so.6", "heaptrack", None, "named"),
+    ("heaptrack-recorder", "/usr/lib/heaptrack/libheaptrack_preload.so", "libheaptrack", None, "named"),
 )
+WRAPPERS = {"heaptrack": ["sh", os.path.join(HERE, "heaptrack.sh")]}  # commands that run the program
+SETTINGS = {"heaptrack-recorder": ["DUMP_HEAPTRACK_OUTPUT=/dev/null"]}
 
 
 def say(text, end="\n"):
@@ -82,18 +86,18 @@ def conf_complaint(library, conf):
 def find_variants(build, wanted, quick):
     """The variants to run, each with where its library is, or with the reason why it is skipped."""
     peers, variants = peer_libraries(), []
-    for name, library, package, conf, in_quick in VARIANTS:
-        if wanted is not None and name not in wanted or wanted is None and quick and not in_quick:
+    for name, library, package, conf, when in VARIANTS:
+        if name not in wanted if wanted is not None else when not in (("quick",) if quick else ("quick", "full")):
             continue
-        path = memscope_library(build) if conf is not None else peers.get(library)
+        path = memscope_library(build) if conf is not None else peers.get(library, library)
+        version = output_of("dpkg-query", "-W", "-f", "${Version}", package) if package else None
         skipped = None
-        if path is None:
+        if path is None or not os.path.exists(path) or package and not version:
             skipped = f"{library} is not " + ("built" if conf is not None else f"installed: apt-get install {package}")
         elif conf:
             skipped = conf_complaint(path, conf) or None
-        version = output_of("dpkg-query", "-W", "-f", "${Version}", package) if package else None
-        variants.append({"name": name, "library": library, "path": path, "conf": conf, "peer": conf is None,
-                         "version": version or None, "skipped": skipped})
+        variants.append({"name": name, "library": library, "path": path, "conf": conf,
+                         "peer": conf is None and when != "named", "version": version or None, "skipped": skipped})
         if skipped:
             say(f"skipped: {name}: {skipped}")
     return variants
@@ -102,6 +106,7 @@ def find_variants(build, wanted, quick):
 def preload_settings(variant):
     """glibc is preloaded too: redis-server is linked to jemalloc, and would use that."""
     settings = ["-e", f"LD_PRELOAD={variant['path']}"]
+    settings += [word for setting in SETTINGS.get(variant["name"], ()) for word in ("-e", setting)]
     return settings + (["-e", f"MEMSCOPE_CONF={variant['conf']}"] if variant["conf"] else [])
 
 
@@ -118,7 +123,8 @@ class Stopwatch:
 
     def command(self, variant, command, environment=None, times=1):
         extra = [word for name, value in (environment or {}).items() for word in ("-e", f"{name}={value}")]
-        return [self.launch, "-n", str(times), *extra, *preload_settings(variant), self.report, *command]
+        return [self.launch, "-n", str(times), *extra, *preload_settings(variant), self.report,
+                *WRAPPERS.get(variant["name"], ()), *command]
 
     def cost(self, times=1):
         with open(self.report) as file:
@@ -279,7 +285,7 @@ def arguments():
     parser.add_argument("--only", metavar="PATTERN", default="*", help="rows to run, like 'synthetic/*' or '*pair-64*'")
     parser.add_argument("--rounds", type=int, help="how often each row is run (default: 5; quick: 2)")
     parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.15)")
-    parser.add_argument("--variants", help="names joined by commas: " + ", ".join(v[0] for v in VARIANTS))
+    parser.add_argument("--variants", help="names joined by commas, the last two only so: " + ", ".join(v[0] for v in VARIANTS))
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--html", metavar="FILE", help="write a page with bars")
     parser.add_argument("--markdown", metavar="RESULTS", help="run nothing: print Markdown made of a JSON file")
