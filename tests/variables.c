@@ -206,11 +206,22 @@ static void threads(void) {
     for (int i = 0; i < 8; i++) EXPECT(pthread_join(thread[i], NULL) == 0);
 }
 
+static long long now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* How long it lived, as seen from inside and from outside. */
 static void slow(void) {
     const struct timespec wait = {.tv_nsec = 5000000};
+    long long before = now_ns();
     MEMSCOPE_OWNED(char *, slow_one, malloc(9));
+    long long inside = now_ns();
     EXPECT(nanosleep(&wait, NULL) == 0);
+    inside = now_ns() - inside;
     free(slow_one);
+    printf("slow_one_least %lld\nslow_one_most %lld\n", inside, now_ns() - before);
 }
 
 /* The child's scopes are its own. */
