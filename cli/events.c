@@ -90,7 +90,7 @@ static void add_record(logs_t *logs, log_file_t *file, ms_unpack_t bytes) {
 
 static bool open_file(logs_t *logs, log_file_t *file) {
     if (!map_file(file)) return false;
-    file->tables = ms_load(file->path);
+    file->tables = ms_load_any(file->path);
     if (file->tables == NULL) return false;
     if (file->tables->model.trace.count > 0) file->clock = file->tables->model.trace.rows->clock_start_ns;
     ms_unpack_t at = {file->bytes, file->bytes + file->size};

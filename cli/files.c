@@ -111,7 +111,7 @@ int ms_make_directories(const char *path) {
 
 /* ---- reading ---- */
 
-ms_snapshot_file_t *ms_load(const char *path) {
+ms_snapshot_file_t *ms_load_any(const char *path) {
     char error[512];
     ms_snapshot_file_t *file = ms_read_file(path, error, sizeof error);
     if (file == NULL)
@@ -120,6 +120,19 @@ ms_snapshot_file_t *ms_load(const char *path) {
     if (file != NULL && file->warning[0] != '\0')
         ms_complain("%s: %s", path, file->warning);
     return file;
+}
+
+ms_snapshot_file_t *ms_load(const char *path) {
+    ms_snapshot_file_t *file = ms_load_any(path);
+    const ms_model_t *model = file != NULL ? &file->model : NULL;
+    bool is_log = model != NULL && model->process.count > 0 && model->totals.count == 0 && model->process.rows->reason != NULL &&
+                  strcmp(model->process.rows->reason, "trace") == 0;
+    if (!is_log) return file;
+    ms_complain("%s: an event log: `memscope show --events` prints it; give the .memscope file of the same process for "
+                "everything else",
+                path);
+    ms_snapshot_file_free(file);
+    return NULL;
 }
 
 /* ---- writing ---- */

@@ -30,6 +30,9 @@ bool ms_finish_stdout(void);
 /* Reads a snapshot, complaining about what is wrong with it. NULL when it cannot be read. */
 ms_snapshot_file_t *ms_load(const char *path);
 
+/* The same, and event logs (.bin) too, which ms_load() refuses. */
+ms_snapshot_file_t *ms_load_any(const char *path);
+
 /* `path` with its ending .memscope replaced by `suffix` (or `suffix` appended). To be freed. */
 char *ms_with_suffix(const char *path, const char *suffix);
 

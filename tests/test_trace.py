@@ -13,6 +13,7 @@ import unittest
 import cli_support
 
 SUBJECT = os.path.join(cli_support.BUILD, "tests", "trace_subject")
+STUCK_DISK = os.path.join(cli_support.BUILD, "tests", ".libs", "stuck_disk.so")
 ALLOC, FREE, RESIZE_FREE, RESIZE_ALLOC, NAME, LOST = range(6)
 
 
@@ -181,10 +182,11 @@ class Trace(cli_support.Case):
                          data["data_quality"]["allocation_events"] + data["data_quality"]["free_events"])
         self.assertIn(f"{over} over max_events".encode(), stderr)
 
-    def full(self, output, name):
+    def full(self, output, name, **options):
         """Nothing can be written; the program ends as if nothing were wrong, and every event is counted."""
         conf = f"trace:on,trace_output:{output},output:{name},formats:json"
-        done = self.subject(conf, "mix", "20000", "4")
+        options["env"] = {**os.environ, "MEMSCOPE_CONF": conf, **options.pop("env", {})}
+        done = self.subject(conf, "mix", "20000", "4", **options)
         with open(self.path(name + ".json"), encoding="utf-8") as stream:
             data = json.load(stream)
         quality, trace = data["data_quality"], data["trace"]
@@ -194,6 +196,11 @@ class Trace(cli_support.Case):
 
     def test_full_disk(self):
         self.assertIn(b"No space left on device", self.full("/dev/full", "full"))
+
+    def test_disk_that_does_not_answer(self):
+        """The first write never returns: every thread allocates on, and the process ends."""
+        self.assertIn(b"dropped", self.full("log.bin", "stuck", env={"LD_PRELOAD": STUCK_DISK}))
+        self.assertEqual(os.path.getsize(self.path("log.bin")), 0)
 
     def test_fifo_without_reader(self):
         os.mkfifo(self.path("fifo"))
@@ -298,6 +305,10 @@ class Trace(cli_support.Case):
         self.assertEqual(len(both), 2 * len(events) + 1)
         self.one_line(self.memscope("show", "--events", "nothing.bin", status=2).stderr, "nothing.bin")
         self.one_line(self.memscope("show", "--limit", "5", "log.bin", status=2).stderr, "--events")
+
+        for command in ("show", "report", "leaks", "check"):
+            limit = ["--max-peak", "1M"] if command == "check" else []
+            self.one_line(self.memscope(command, *limit, "log.bin", status=2).stderr, "memscope show --events")
 
     def test_run(self):
         done = self.memscope("run", "--trace", "-o", "out", "--", SUBJECT, "mix", "300")

@@ -109,13 +109,20 @@ static int open_at(const char *path, int flags) {
     return 0;
 }
 
+/* The path, and the directories it leads through. 0 or the errno value. */
+static int prepare_path(ms_path_t *base) {
+    base->length = 0;
+    ms_path_expand(base, log_.pattern.text);
+    if (ms_path_is_special(base->text)) return 0;
+    ms_path_cut(base, ".bin");
+    return ms_path_make_directories(base->text);
+}
+
 /* 0 or the errno value. A file that is there stays as it is: ours gets a number. */
 static int open_file(void) {
-    ms_path_t base = {.length = 0};
-    ms_path_expand(&base, log_.pattern.text);
+    ms_path_t base;
+    int error = prepare_path(&base);
     if (ms_path_is_special(base.text)) return open_at(base.text, 0);
-    ms_path_cut(&base, ".bin");
-    int error = ms_path_make_directories(base.text);
     for (uint64_t number = 1; !error && number < 100000; number++) {
         ms_path_t path = base;
         char digits[24];
@@ -539,7 +546,10 @@ static int start(const char *directory, bool begun) {
     choose_pattern(directory);
     if (!begun) reset_session();
     log_.end_ns = MS_NULL;
-    int error = open_file();
+    /* by the knob: not before there is something to write, so that who starts another program at once leaves no empty
+     * file */
+    ms_path_t base;
+    int error = begun ? prepare_path(&base) : open_file();
     if (error && error != ENXIO) return error;
     error = ms_worker_start(&worker);
     if (error) return error;
