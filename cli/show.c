@@ -30,7 +30,7 @@ static const ms_option_t options[] = {
      .name = "sort",
      .argument = "live|allocated|peak",
      .offset = offsetof(ms_show_options_t, sort),
-     .help = "which sites come first (default: live); sites whose peak was not recorded come last"},
+     .help = "which sites come first (default: live, or allocated when little is live); sites whose peak was not recorded come last"},
     {.name = "events",
      .offset = offsetof(ms_show_options_t, events),
      .help = "FILE is an event log (.bin): print its events in order of time, those of several files together"},
@@ -50,12 +50,13 @@ static const ms_option_t options[] = {
     {.name = NULL},
 };
 
-static ms_sort_t sort_of(const char *word) {
-    if (word == NULL || strcmp(word, "live") == 0) return MS_SORT_LIVE;
+static ms_sort_t sort_of(const char *word, const ms_model_t *model) {
+    if (word == NULL) return ms_telling_sort(model);
+    if (strcmp(word, "live") == 0) return MS_SORT_LIVE;
     return strcmp(word, "peak") == 0 ? MS_SORT_PEAK : MS_SORT_ALLOCATED;
 }
 
-static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, ms_sort_t sort) {
+static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, const char *sort) {
     ms_snapshot_file_t *file = ms_load(path);
     if (file == NULL) return MS_EXIT_USAGE;
     const ms_model_t *model = &file->model;
@@ -67,7 +68,7 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     ms_print_over_time(stdout, model);
     ms_print_threads(stdout, model, top);
     ms_print_tasks(stdout, model, top);
-    ms_print_stacks(stdout, model, top, sort);
+    ms_print_stacks(stdout, model, top, sort_of(sort, model));
     ms_print_leak_section(stdout, model, top);
     ms_print_scopes(stdout, model, top);
     ms_print_regions(stdout, model, top);
@@ -78,7 +79,7 @@ static int show_one(const char *path, ms_symbolizer_t *symbolizer, size_t top, m
     return MS_EXIT_OK;
 }
 
-static int show_snapshots(int count, char **arguments, ms_symbolizer_t *symbolizer, size_t top, ms_sort_t sort) {
+static int show_snapshots(int count, char **arguments, ms_symbolizer_t *symbolizer, size_t top, const char *sort) {
     int status = MS_EXIT_OK;
     for (int i = 0; i < count; i++) {
         if (i > 0) printf("\n");
@@ -102,7 +103,7 @@ static int show(const ms_command_t *self, int count, char **arguments) {
     ms_symbolizer_t *symbolizer = ms_symbolizer_open(&given.symbols);
     ms_events_options_t events = {.limit = limit, .thread = given.thread, .task = given.task};
     status = given.events ? ms_print_events(stdout, arguments, (size_t)count, &events, symbolizer)
-                          : show_snapshots(count, arguments, symbolizer, (size_t)top, sort_of(given.sort));
+                          : show_snapshots(count, arguments, symbolizer, (size_t)top, given.sort);
     ms_symbolizer_close(symbolizer);
     return ms_finish_stdout() ? status : MS_EXIT_USAGE;
 }

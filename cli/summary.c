@@ -380,33 +380,6 @@ void ms_print_sites(FILE *out, const ms_model_t *model, size_t top, ms_sort_t so
     free(sites);
 }
 
-void ms_print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t *site) {
-    for (uint64_t i = 0; i < site->stack.count; i++) {
-        size_t count;
-        const ms_symbols_row_t *rows = ms_symbols_of(model, site->stack.pcs[i], &count);
-        for (size_t k = 0; k < count; k++) {
-            char *text = ms_frame_text(&rows[k], true), *safe = ms_text_safe(text);
-            fprintf(out, "      %s%s\n", safe, k + 1 < count ? " (inlined)" : "");
-            free(safe);
-            free(text);
-        }
-        if (rows == NULL) fprintf(out, "      0x%llx\n", (unsigned long long)site->stack.pcs[i]);
-    }
-}
-
-/* "insufficient data" is said where something could have been known: sites are counted. */
-void ms_print_verdict(FILE *out, const ms_sites_row_t *site) {
-    if (site->verdict == NULL || site->estimated || site->first_ns == MS_NULL) return;
-    char *safe = ms_text_safe(site->verdict);
-    fprintf(out, "      %s", safe);
-    free(safe);
-    double slope = site->growth_bytes_per_s;
-    if (isfinite(slope) && fabs(slope) < 1e18)
-        fprintf(out, ": %s%s/s", slope < 0 ? "-" : "+", ms_text_bytes((uint64_t)fabs(slope)).text);
-    if (isfinite(site->survivors)) fprintf(out, "%s %.0f%% of its blocks survive", isfinite(slope) ? "," : ":", 100 * site->survivors);
-    fputc('\n', out);
-}
-
 static void print_site(FILE *out, const ms_model_t *model, const ms_sites_row_t *site, size_t number) {
     char *name = ms_site_name(model, site), *safe = ms_text_safe(name);
     const char *about = site->estimated ? "about " : "";
@@ -420,6 +393,7 @@ static void print_site(FILE *out, const ms_model_t *model, const ms_sites_row_t 
     if (site->samples > 0) fprintf(out, ", %s sample%s", ms_text_count(site->samples).text, plural(site->samples));
     fputc('\n', out);
     ms_print_verdict(out, site);
+    ms_print_facts(out, site);
     ms_print_stack(out, model, site);
     free(safe);
     free(name);

@@ -28,9 +28,11 @@ void ms_print_stacks(FILE *out, const ms_model_t *model, size_t top, ms_sort_t s
 void ms_print_scopes(FILE *out, const ms_model_t *model, size_t top);  /* variables that own blocks */
 void ms_print_regions(FILE *out, const ms_model_t *model, size_t top); /* variables that name other memory */
 void ms_print_size_classes(FILE *out, const ms_model_t *model, size_t top);
-/* Behind six spaces: the frames of a site; its verdict with slope and survivors, if it has one. */
+/* Behind six spaces (cli/site_detail.c): the frames of a site, recursion once; its verdict with slope and survivors, if
+ * it has one; what else mode exact knows of it. */
 void ms_print_stack(FILE *out, const ms_model_t *model, const ms_sites_row_t *site);
 void ms_print_verdict(FILE *out, const ms_sites_row_t *site);
+void ms_print_facts(FILE *out, const ms_sites_row_t *site);
 void ms_print_quality(FILE *out, const ms_model_t *model);
 void ms_print_trace(FILE *out, const ms_model_t *model); /* the event log, if there was one */
 

@@ -91,6 +91,11 @@ static void put_u64_or_null(ms_writer_t *writer, uint64_t value) {
         put_u64(writer, value);
 }
 
+static void put_stack(ms_writer_t *writer, const ms_pcs_t *stack) {
+    uint64_t room[MS_PCS_MOST];
+    put_array(writer, ms_pcs_of(stack, room), stack->count);
+}
+
 static void put_value(ms_writer_t *writer, ms_type_t type, const void *field) {
     switch (type) {
     case MS_TYPE_U64:
@@ -109,7 +114,7 @@ static void put_value(ms_writer_t *writer, ms_type_t type, const void *field) {
         put_f64(writer, *(const double *)field);
         break;
     case MS_TYPE_PCS:
-        put_array(writer, ((const ms_pcs_t *)field)->pcs, ((const ms_pcs_t *)field)->count);
+        put_stack(writer, field);
         break;
     case MS_TYPE_LIST:
         put_list_or_null(writer, field);

@@ -61,8 +61,10 @@ void ms_pack_text(msgpack_packer *packer, const char *text) {
 }
 
 static void pack_pcs(msgpack_packer *packer, const ms_pcs_t *stack) {
+    uint64_t room[MS_PCS_MOST];
+    const uint64_t *pcs = ms_pcs_of(stack, room);
     msgpack_pack_array(packer, stack->count);
-    for (uint64_t i = 0; i < stack->count; i++) msgpack_pack_uint64(packer, stack->pcs[i]);
+    for (uint64_t i = 0; i < stack->count; i++) msgpack_pack_uint64(packer, pcs[i]);
 }
 
 static void pack_list_or_nil(msgpack_packer *packer, const ms_list_t *list) {

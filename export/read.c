@@ -192,7 +192,7 @@ static const uint64_t *read_array(ms_reading_t *reading, ms_unpack_t *bytes, uin
 
 static bool read_pcs(ms_reading_t *reading, ms_unpack_t *bytes, uint64_t count, ms_pcs_t *field) {
     const uint64_t *pcs = read_array(reading, bytes, count);
-    if (pcs != NULL) *field = (ms_pcs_t){pcs, count};
+    if (pcs != NULL) *field = (ms_pcs_t){.pcs = pcs, .count = count};
     return pcs != NULL;
 }
 

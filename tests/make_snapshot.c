@@ -46,7 +46,7 @@ static ms_pcs_t parse_pcs(char *text) {
     uint64_t *pcs = must(malloc((strlen(text) + 1) * sizeof *pcs)), count = 0;
     for (char *number = strtok(text, ","); number != NULL; number = strtok(NULL, ","))
         pcs[count++] = strtoull(number, NULL, 0);
-    return (ms_pcs_t){pcs, count};
+    return (ms_pcs_t){.pcs = pcs, .count = count};
 }
 
 static void set_value(char *row, const ms_column_info_t *column, char *text) {

@@ -333,6 +333,26 @@ class Show(Case):
         self.assertIn("\n      std::vector<int, std::allocator<int> >::reserve(unsigned long) /src/f2.cc:2\n", text)
         self.assertIn("\n      shop+0x0\n", text)
 
+    def test_recursion(self):
+        """The frames of a recursion stand there once, with how often they come again."""
+        names = {1: "leaf", 2: "even", 3: "odd", 4: "main", 5: "self"}
+        rows = [("symbols", {"pc": pc, "module": "m", "line": pc, "function": name, "file": "f.c"}) for pc, name in names.items()]
+        rows += [("sites", {"id": 1, "kind": "stack", "stack": [1, *[2, 3] * 50, 2, 5, 5, 5, 5, 5, 4, 4], "live_bytes": 9})]
+        text = self.show(PLAIN + rows)
+        expected = ["leaf f.c:1", "even f.c:2", "odd f.c:3", "(recursion: the last 2 calls 49 more times)", "even f.c:2", "self f.c:5",
+                    "(recursion: the last call 4 more times)", "main f.c:4", "main f.c:4"]
+        self.assertIn("".join(f"      {line}\n" for line in expected), text)
+
+    def test_what_mode_exact_knows(self):
+        """Share of the process's peak, temporary blocks, threads, and the distributions, the fullest ranges in order."""
+        facts = {"at_peak_bytes": 4096, "at_peak_blocks": 1, "temporary_blocks": 1200, "allocating_threads": 3, "freeing_threads": 1,
+                 "sizes": [1, 0, 0, 0, 0, 0, 30, 60, 5, 4], "lifetimes": [10], "ages": [0, 0, 0, 1], "first_ns": 1}
+        text = self.show(PLAIN + [site(1, 100, 200, **facts)])
+        self.assertIn("of the process's peak 4.0 KiB in 1 block; 1,200 temporary blocks; threads: 3 allocated, 1 freed\n", text)
+        self.assertIn("sizes: 32 B to 63 B 30.0%, 64 B to 127 B 60.0%, 128 B to 255 B 5.0%, 256 B to 511 B 4.0%, others 1.0%\n", text)
+        self.assertIn("lifetimes: under 1.0 ms 100.0%\n", text)
+        self.assertIn("ages: 4.0 ms to 7.0 ms 100.0%\n", text)
+
     def test_variables(self):
         text = self.show(PLAIN + [("sites", {"id": 1, "kind": "variable", "variable": "cart", "type": "Order *",
                                              "function": "fill", "file": "/src/shop.c", "line": 12, "live_bytes": 5})])

@@ -128,7 +128,7 @@ static ms_pcs_t random_pcs(uint64_t *seed, bytes_t *kept) {
     uint64_t count = counts[support_random(seed) % 6];
     uint64_t *pcs = keep(kept, count * sizeof *pcs);
     for (uint64_t i = 0; i < count; i++) pcs[i] = support_random(seed) >> support_random(seed) % 64;
-    return (ms_pcs_t){pcs, count};
+    return (ms_pcs_t){.pcs = pcs, .count = count};
 }
 
 static ms_list_t random_list(uint64_t *seed, bytes_t *kept) {

@@ -38,7 +38,7 @@ typedef struct memory {
     uint64_t tasks[TASKS];      /* by slot: id defined last */
     uint64_t modules[MODULES][2];
     ms_sites_row_t new_sites[NEW_SITES];
-    uint64_t pcs[NEW_SITES][256];
+    uint64_t pcs[NEW_SITES][MS_PCS_MOST];
     unsigned char body[MS_EVENTS_HEAD_BYTES + BATCH * MS_EVENT_BYTES];
 } memory_t;
 _Static_assert(MS_SITE_VARIABLES + MS_SITE_VARIABLES_MAX <= SITES && MS_SITE_STACKS_MAX <= MS_SITE_VARIABLES, "bits");
@@ -252,8 +252,8 @@ static void define_site(uint32_t site) {
         row->line = variable->line;
         return;
     }
-    size_t depth = ms_stack_pcs(site, pcs, 256);
-    if (depth > 256) depth = 256;
+    size_t depth = ms_stack_pcs(site, pcs, MS_PCS_MOST);
+    if (depth > MS_PCS_MOST) depth = MS_PCS_MOST;
     row->kind = site == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
     row->stack = (ms_pcs_t){.pcs = pcs, .count = depth};
     follow_dlopen(pcs, depth);

@@ -164,7 +164,7 @@ static const char *text_of(ms_region_t *region, const char *text, size_t most) {
     return text ? ms_region_text(region, text, strnlen(text, most)) : NULL;
 }
 
-static void describe_site(ms_region_t *region, uint32_t id, ms_sites_row_t *row) {
+static void describe_site(uint32_t id, ms_sites_row_t *row) {
     const ms_variable_t *record = ms_variable_of_site(id);
     const memscope_variable_t *variable = record ? &record->named : NULL;
     *row = (ms_sites_row_t){.id = id, .estimated = ms_process.sites == MS_SITES_SAMPLED && !variable};
@@ -177,9 +177,7 @@ static void describe_site(ms_region_t *region, uint32_t id, ms_sites_row_t *row)
         row->line = variable->line;
         return;
     }
-    size_t depth = ms_stack_pcs(id, NULL, 0);
-    uint64_t *pcs = ms_region_alloc(region, (depth + 1) * sizeof *pcs);
-    if (pcs) row->stack = (ms_pcs_t){.pcs = pcs, .count = ms_stack_pcs(id, pcs, depth)};
+    row->stack = ms_stack_in_place(id);
     row->kind = id == MS_STACK_NONE      ? "none"
                 : id == MS_STACK_OTHER   ? "other"
                 : ms_process.full_stacks ? "stack"
@@ -227,7 +225,7 @@ void ms_interval_describe(const ms_interval_rows_t *rows, ms_region_t *region, m
     descriptions->site_count = descriptions->task_count = descriptions->thread_count = 0;
     for (uint32_t i = 0; i < rows->sites.count; i++)
         if (!is_described(rows, MS_TABLE_site_samples, rows->sites.rows[i].id))
-            describe_site(region, (uint32_t)rows->sites.rows[i].id, &descriptions->sites[descriptions->site_count++]);
+            describe_site((uint32_t)rows->sites.rows[i].id, &descriptions->sites[descriptions->site_count++]);
     for (uint32_t i = 0; i < rows->tasks.count; i++)
         if (!is_described(rows, MS_TABLE_task_samples, rows->tasks.rows[i].id))
             descriptions->task_count +=

@@ -11,10 +11,21 @@
 
 #define MS_NULL UINT64_MAX /* an N64 that could not be measured */
 
+/* A stack. Inside the process it may stay where it is: copies of all would be the larger part of a snapshot. */
+#define MS_PCS_MOST 256u
 typedef struct ms_pcs {
-    const uint64_t *pcs; /* innermost first */
-    uint64_t count;
+    const uint64_t *pcs; /* innermost first; NULL: read() writes them */
+    uint64_t count;      /* of a stack that is read, MS_PCS_MOST at most */
+    size_t (*read)(uint32_t id, uint64_t *pcs, size_t max);
+    uint32_t id;
 } ms_pcs_t;
+
+/* The addresses of the stack, in `room` or elsewhere. */
+static inline const uint64_t *ms_pcs_of(const ms_pcs_t *stack, uint64_t room[MS_PCS_MOST]) {
+    if (stack->pcs != NULL || stack->count == 0) return stack->pcs;
+    for (size_t i = stack->read(stack->id, room, stack->count); i < stack->count; i++) room[i] = 0;
+    return room;
+}
 
 /* A LIST; values NULL: it could not be measured. */
 typedef struct ms_list {

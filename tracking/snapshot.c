@@ -255,17 +255,18 @@ static void set_site_usage(ms_sites_row_t *row, const ms_cell_t *sum, bool estim
     ms_snapshot_not_estimated(row);
 }
 
+ms_pcs_t ms_stack_in_place(uint32_t id) {
+    size_t depth = ms_stack_pcs(id, NULL, 0);
+    return (ms_pcs_t){.count = depth < MS_PCS_MOST ? depth : MS_PCS_MOST, .read = ms_stack_pcs, .id = id};
+}
+
 static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
     ms_cell_t sum = ms_site_sum(id);
     if (sum.allocated_blocks == 0) return true;
-    size_t depth = ms_stack_pcs(id, NULL, 0);
-    uint64_t *pcs = ms_region_alloc(&snapshot->region, (depth + 1) * sizeof *pcs);
-    if (!pcs) return false;
-    ms_stack_pcs(id, pcs, depth);
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
     row->id = id;
     row->kind = id == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
-    row->stack = (ms_pcs_t){.pcs = pcs, .count = depth};
+    row->stack = ms_stack_in_place(id);
     if (ms_process.sites == MS_SITES_EVERY) return ms_snapshot_exact_site(snapshot, row, id);
     set_site_usage(row, &sum, ms_process.sites == MS_SITES_SAMPLED);
     return true;

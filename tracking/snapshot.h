@@ -47,6 +47,9 @@ ms_snapshot_t *ms_snapshot_identity(const char *reason);
 bool ms_snapshot_quality(ms_snapshot_t *snapshot);
 void ms_snapshot_free(ms_snapshot_t *snapshot);
 
+/* A site's stack for a row that is written before the process ends: not copied. */
+ms_pcs_t ms_stack_in_place(uint32_t id);
+
 /* Rounded down: standard errors need no libm. */
 uint64_t ms_square_root(unsigned __int128 value);
 

@@ -53,6 +53,20 @@ export function labelOf(site: Site, symbols: Symbols): Label {
     };
 }
 
+const PERIOD_MOST = 64; // frames of the longest circle of calls that is looked for
+const WORTH_FOLDING = 3; // frames left out at least
+
+/** Recursion: the frames from `at` on that come again behind them, and how often they are there in a row. */
+export function repetitions(stack: readonly unknown[], at: number): { period: number; times: number } {
+    for (let period = 1; period <= PERIOD_MOST && at + 2 * period <= stack.length; period++) {
+        let same = at;
+        while (same + period < stack.length && stack[same] === stack[same + period]) same++;
+        const times = 1 + Math.floor((same - at) / period);
+        if ((times - 1) * period >= WORTH_FOLDING) return { period, times };
+    }
+    return { period: 1, times: 1 };
+}
+
 const frameHas = (frame: Frame, query: string): boolean =>
     `${frame.name}\n${frame.place}\n${frame.module}`.toLowerCase().includes(query);
 

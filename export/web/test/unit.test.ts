@@ -8,7 +8,7 @@ import { number } from "../src/columns.ts";
 import { crc32, fromBase64, readEmbedded, readStream } from "../src/decode.ts";
 import { bytes, clock, count, duration, exact, percent, significant } from "../src/format.ts";
 import { shownRows, toCsv } from "../src/rows.ts";
-import { byFunction, type FlameNode, flameOf, labelOf } from "../src/sites.ts";
+import { byFunction, type FlameNode, flameOf, labelOf, repetitions } from "../src/sites.ts";
 import { type Row, type Snapshot, toInt, toSnapshot } from "../src/snapshot.ts";
 import { at, byId, differences, trend } from "../src/series.ts";
 import { compare, sorted } from "../src/sort.ts";
@@ -430,6 +430,17 @@ test("functions: self adds up to the sites with stacks, total is counted once a 
     assert.equal(main.sites, stacked.length);
     for (const row of rows)
         assert.ok(row.total_live >= row.self_live && row.total_live <= main.total_live, row.frame.name);
+});
+
+test("recursion is found by its shortest circle of calls, and only where folding it saves lines", () => {
+    const at = (stack: number[], from = 0) => Object.values(repetitions(stack, from));
+    assert.deepEqual(at([1, 1, 1, 1, 2]), [1, 4]);
+    assert.deepEqual(at([1, 1, 1, 2]), [1, 1]);
+    assert.deepEqual(at([1, 2, 1, 2, 1, 2, 1]), [2, 3]);
+    assert.deepEqual(at([1, 2, 3, 4, 1, 2, 3, 4, 5]), [4, 2]);
+    assert.deepEqual(at([9, 1, 1, 1, 1], 1), [1, 4]);
+    assert.deepEqual(at([1, 2, 3]), [1, 1]);
+    assert.deepEqual(at([]), [1, 1]);
 });
 
 test("flame graph: stacks that were cut stand apart; neighbours without names are one frame", () => {

@@ -3,8 +3,9 @@ import { type Column, fillNull, number, reasonOf, text } from "../columns.ts";
 import { type Context, section, whenEmpty } from "../context.ts";
 import { append, bdi, button, choice, h, svg } from "../dom.ts";
 import { bytes, count, duration, hex, percent, plural } from "../format.ts";
+import type { Int } from "../../build/model.ts";
 import { Flame } from "../flame.ts";
-import { flameOf, type FunctionTotals, type Site, siteSearch } from "../sites.ts";
+import { flameOf, type FunctionTotals, repetitions, type Site, siteSearch } from "../sites.ts";
 import { byId, trend } from "../series.ts";
 import { TableView } from "../table.ts";
 import { functionTable } from "./functions.ts";
@@ -112,18 +113,31 @@ export function columns(context: Context, rows: Site[], label: string): Column<S
     ];
 }
 
-function stackList({ symbols }: Context, site: Site): HTMLElement {
+function frameItems({ symbols }: Context, pc: Int): HTMLElement[] {
+    return symbols.at(pc).map((frame) => {
+        const item = h("li", frame.inlined ? { class: "inlined" } : {}, bdi(frame.name, { class: "code" }));
+        if (frame.inlined) item.append(h("span", { class: "tag" }, "inlined"));
+        if (frame.place !== "") item.append(bdi(frame.place, { class: "aside" }));
+        if (frame.module !== "" && !frame.name.startsWith(frame.module))
+            item.append(bdi(frame.module, { class: "aside module" }));
+        item.title = hex(pc);
+        return item;
+    });
+}
+
+/** The frames, those of a recursion once. */
+function stackList(context: Context, { stack }: Site): HTMLElement {
     const list = h("ol", { class: "frames" });
-    for (const pc of site.stack)
-        for (const frame of symbols.at(pc)) {
-            const item = h("li", frame.inlined ? { class: "inlined" } : {}, bdi(frame.name, { class: "code" }));
-            if (frame.inlined) item.append(h("span", { class: "tag" }, "inlined"));
-            if (frame.place !== "") item.append(bdi(frame.place, { class: "aside" }));
-            if (frame.module !== "" && !frame.name.startsWith(frame.module))
-                item.append(bdi(frame.module, { class: "aside module" }));
-            item.title = hex(pc);
-            list.append(item);
+    for (let at = 0; at < stack.length; ) {
+        const { period, times } = repetitions(stack, at);
+        for (const pc of stack.slice(at, at + period)) list.append(...frameItems(context, pc));
+        if (times > 1) {
+            const note = h("li", { class: "note" }, `recursion: the last ${period === 1 ? "call" : `${period} calls`} ${plural(times - 1, "more time")}`);
+            note.style.counterIncrement = `frame ${period * (times - 1)}`;
+            list.append(note);
         }
+        at += period * times;
+    }
     return list;
 }
 
