@@ -125,8 +125,8 @@ ms_snapshot_file_t *ms_load_any(const char *path) {
 ms_snapshot_file_t *ms_load(const char *path) {
     ms_snapshot_file_t *file = ms_load_any(path);
     const ms_model_t *model = file != NULL ? &file->model : NULL;
-    bool is_log = model != NULL && model->process.count > 0 && model->totals.count == 0 && model->process.rows->reason != NULL &&
-                  strcmp(model->process.rows->reason, "trace") == 0;
+    bool is_log = model != NULL && model->process.count > 0 && model->totals.count == 0 &&
+                  model->process.rows->reason != NULL && strcmp(model->process.rows->reason, "trace") == 0;
     if (!is_log) return file;
     ms_complain("%s: an event log: `memscope show --events` prints it; give the .memscope file of the same process for "
                 "everything else",

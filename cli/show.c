@@ -30,7 +30,8 @@ static const ms_option_t options[] = {
      .name = "sort",
      .argument = "live|allocated|peak",
      .offset = offsetof(ms_show_options_t, sort),
-     .help = "which sites come first (default: live, or allocated when little is live); sites whose peak was not recorded come last"},
+     .help = "which sites come first (default: live, or allocated when little is live); sites whose peak was not "
+             "recorded come last"},
     {.name = "events",
      .offset = offsetof(ms_show_options_t, events),
      .help = "FILE is an event log (.bin): print its events in order of time, those of several files together"},

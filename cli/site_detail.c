@@ -71,7 +71,8 @@ void ms_print_verdict(FILE *out, const ms_sites_row_t *site) {
     double slope = site->growth_bytes_per_s;
     if (isfinite(slope) && fabs(slope) < 1e18)
         fprintf(out, ": %s%s/s", slope < 0 ? "-" : "+", ms_text_bytes((uint64_t)fabs(slope)).text);
-    if (isfinite(site->survivors)) fprintf(out, "%s %.0f%% of its blocks survive", isfinite(slope) ? "," : ":", 100 * site->survivors);
+    if (isfinite(site->survivors))
+        fprintf(out, "%s %.0f%% of its blocks survive", isfinite(slope) ? "," : ":", 100 * site->survivors);
     fputc('\n', out);
 }
 
@@ -113,7 +114,8 @@ static void print_distribution(FILE *out, const char *title, const ms_list_t *li
 
 void ms_print_facts(FILE *out, const ms_sites_row_t *site) {
     if (site->at_peak_bytes != MS_NULL)
-        fprintf(out, "      of the process's peak %s in %s block%s; %s temporary block%s; threads: %s allocated, %s freed\n",
+        fprintf(out,
+                "      of the process's peak %s in %s block%s; %s temporary block%s; threads: %s allocated, %s freed\n",
                 ms_text_bytes(site->at_peak_bytes).text, ms_text_count(site->at_peak_blocks).text,
                 site->at_peak_blocks == 1 ? "" : "s", ms_text_count(site->temporary_blocks).text,
                 site->temporary_blocks == 1 ? "" : "s", ms_text_count(site->allocating_threads).text,
