@@ -92,11 +92,13 @@ char *ms_site_name(const ms_model_t *model, const ms_sites_row_t *site) {
     return row == NULL ? ms_format("(site not recorded)") : ms_frame_text(row, false);
 }
 
-/* The site's name, and behind it who called it: "f f.c:1 < g < h"; "..." for callers without names. */
+/* The site's name, and behind it who called it: "f f.c:1 < g < h"; "..." for callers without names. One that calls
+ * itself stands there once. */
 char *ms_site_chain(const ms_model_t *model, const ms_sites_row_t *site) {
     ms_place_t place;
     char *text = ms_site_name(model, site);
-    if (ms_telling_symbol(model, site, &place) == NULL) return text;
+    const ms_symbols_row_t *before = ms_telling_symbol(model, site, &place);
+    if (before == NULL) return text;
     bool gap = false;
     for (int shown = 0; shown < CALLERS_SHOWN;) {
         place.depth++;
@@ -104,6 +106,9 @@ char *ms_site_chain(const ms_model_t *model, const ms_sites_row_t *site) {
         if (row == NULL) break;
         gap |= row->function == NULL;
         if (row->function == NULL) continue;
+        bool is_recursion = !gap && before->function != NULL && strcmp(before->function, row->function) == 0;
+        before = row;
+        if (is_recursion) continue;
         char *name = short_name(row->function), *longer = ms_format("%s%s < %s", text, gap ? " < ..." : "", name);
         free(name);
         free(text);

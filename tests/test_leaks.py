@@ -66,6 +66,14 @@ class Leaks(cli_support.Case):
                 self.assertGreater(check["global_bytes"], 0)
                 self.assertGreater(check["stack_bytes"], 0)
 
+    def test_own_threads(self):
+        """The library's own threads, which may just be ending, are none of the program's."""
+        program, scenario = self.subject(), next(iter(TRUTH))
+        for _ in range(5):
+            conf = f"mode:exact,leaks:scan,trace:on,trace_output:{self.path('log')}"
+            check = self.run_on(program, scenario, conf=conf)["leak_checks"][0]
+            self.assertEqual((check["threads"], check["threads_scanned"]), (1, 1))
+
     def test_threads(self):
         """Waiting threads hold blocks on their stacks, in thread-local variables, as values of keys and as arguments. What
         the C library allocates for a thread's variables is reachable too, and no leak."""

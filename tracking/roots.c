@@ -4,6 +4,7 @@
 #include "alloc/slab.h"
 #include "alloc/thread.h"
 #include "tracking/process.h"
+#include "tracking/worker.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -247,6 +248,7 @@ static uintptr_t pointer_of(uint32_t tid) {
 
 static void visit_tid(visit_t *visit, uint32_t tid) {
     thread_t thread = {.tid = tid};
+    if (ms_worker_is_thread(tid) && !pointer_of(tid)) return;
     if (tid == ms_os_thread_id()) {
         thread.stack = visit->roots->stack;
         thread.pointer = (uintptr_t)__builtin_thread_pointer();

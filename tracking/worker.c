@@ -33,11 +33,18 @@ static void futex_wake(_Atomic(uint32_t) *word) {
 
 static void *thread(void *argument) {
     ms_worker_t *worker = argument;
+    atomic_store_explicit(&worker->tid, (uint32_t)ms_os_thread_id(), memory_order_relaxed);
     prctl(PR_SET_NAME, worker->name);
     worker->body(worker);
     atomic_store_explicit(&worker->state, MS_WORKER_IDLE, memory_order_release); /* pairs with ms_worker_stop() */
     futex_wake(&worker->state);
     return NULL;
+}
+
+bool ms_worker_is_thread(uint32_t tid) {
+    for (const ms_worker_t *worker = workers; worker; worker = worker->next)
+        if (atomic_load_explicit(&worker->tid, memory_order_relaxed) == tid) return true;
+    return false;
 }
 
 /* The child has the thread that forked only. Workers list themselves anew if their `in_child` starts them. */

@@ -30,6 +30,7 @@ typedef struct ms_worker {
     _Atomic(uint32_t) stopping; /* the body is to return; a futex */
     _Atomic(uint32_t) bell;     /* ms_worker_bell_t; a futex */
     _Atomic(uint32_t) progress; /* the body counts up while it gets somewhere */
+    _Atomic(uint32_t) tid;      /* of its last thread, 0: none yet; kept when that ends */
     struct ms_worker *next;     /* all that were ever started */
     bool listed;
 } ms_worker_t;
@@ -45,6 +46,9 @@ void ms_worker_sleep(ms_worker_t *worker, uint64_t ns);
 
 /* For the body: waits for the time to be over, deaf to the bell; returns earlier only if it is to return. */
 void ms_worker_pause(ms_worker_t *worker, uint64_t ns);
+
+/* Whether a thread is, or last was, one of ours: what lies on its stack is no data of the program. */
+bool ms_worker_is_thread(uint32_t tid);
 
 /* Wakes the body. Any thread; a system call only if the body sleeps. */
 void ms_worker_ring(ms_worker_t *worker);

@@ -481,7 +481,7 @@ test("leaks: by kind, without what is memscope's own; sites of mode exact open w
     const row = opened.page.locator('#sites table[aria-label="sites"] tbody tr').filter({ hasText: "growing" });
     await row.first().click();
     const facts = opened.page.locator("#sites .opened").first();
-    assert.match(await text(facts), /change by 1\.00 KiB\/s up; 25 % of its blocks are live; allocated by 2 threads/);
+    assert.match(await text(facts), /live bytes grow by 1\.00 KiB\/s; 25 % of its blocks are live; allocated by 2 threads/);
     assert.equal(await facts.locator(".distribution").count(), 3);
     assert.match(await text(facts.locator(".distribution").nth(1)), /lifetimes\s*under 1\.00 ms/);
     await settle(opened);

@@ -58,10 +58,13 @@ function columns({ snapshot, labels, reasons }: Context): Column<Leak>[] {
 }
 
 /** Whether the library itself is among the callers: its threads are no leak of the program's. */
-function isOwn({ snapshot, symbols }: Context, row: Leak): boolean {
-    const site = snapshot.sites.find(({ id }) => id === row.site);
+function isOwn({ symbols }: Context, site: Row<"sites"> | undefined): boolean {
     return site?.stack.some((pc) => symbols.at(pc).some(({ module }) => module.startsWith("libmemscope_malloc"))) ?? false;
 }
+
+/** The worst kind first, the largest first in each. */
+const worse = (a: Leak, b: Leak): number =>
+    KINDS.indexOf(a.kind ?? "") - KINDS.indexOf(b.kind ?? "") || Number(b.bytes) - Number(a.bytes);
 
 export function leaks(context: Context): HTMLElement {
     const { leaks: all, leak_checks: checks } = context.snapshot;
@@ -74,16 +77,18 @@ export function leaks(context: Context): HTMLElement {
     if (check.failure !== null) parts.push(`no search was made: ${check.failure}`);
     if (Number(check.unsettled_blocks) > 0) parts.push(`${plural(check.unsettled_blocks, "block")} left out, being written`);
     if (check.consistency === "concurrent") parts.push("other threads ran on meanwhile");
-    const rows = all.filter((row) => !isOwn(context, row));
+    const sites = new Map(context.snapshot.sites.map((site) => [site.id, site]));
+    const rows = all.filter((row) => !isOwn(context, sites.get(row.site))).sort(worse);
+    const shown = columns(context);
     if (rows.length < all.length) parts.push("what libc allocated for memscope's own thread is left out");
     const table = new TableView<Leak>({
         name: "leaks",
-        columns: columns(context),
+        columns: shown,
         rows,
-        sort: { key: "bytes", descending: true },
+        sort: null,
         empty: `Nothing was live at ${duration(context.snapshot.process?.elapsed_ns ?? 0)}.`,
         matches: (query) => (row) =>
-            columns(context).some(({ value }) => String(value(row) ?? "").toLowerCase().includes(query)),
+            shown.some(({ value }) => String(value(row) ?? "").toLowerCase().includes(query)),
     });
     return section("leaks", "Leaks", parts.join("; "), h("p", { class: "between" }, words(rows)), table.element);
 }

@@ -12,15 +12,19 @@ import { functionTable } from "./functions.ts";
 
 type Measure = "live_bytes" | "allocated_bytes" | "live_blocks" | "allocated_blocks";
 
-/** What to look at first: live bytes, where there are any. */
-const heaviest = (sites: Site[]): Measure =>
-    sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
+const MUCH_LIVE = 10;
+
+/** What to look at first, as the command does: live bytes, if they are a tenth of the peak. */
+function heaviest({ totals, sites }: Context["snapshot"]): Measure {
+    const much = totals === null || (totals.live_bytes > 0 && Number(totals.live_bytes) * MUCH_LIVE >= Number(totals.peak_bytes));
+    return much && sites.some((site) => site.live_bytes > 0) ? "live_bytes" : "allocated_bytes";
+}
 
 function fillSite({ labels }: Context, cell: HTMLElement, site: Site): void {
     const { name, place, callers } = labels.get(site)!;
     cell.append(bdi(name, { class: "code" }));
     if (site.kind === "variable") cell.append(h("span", { class: "tag" }, "variable"));
-    if (place !== "") cell.append(bdi(place, { class: "aside" }));
+    if (place !== "") cell.append(bdi(place.replace(/^.*\//, ""), { class: "aside" }));
     if (callers !== "") cell.append(bdi(callers, { class: "aside" }));
     cell.title = [name, place, callers].filter(Boolean).join("\n");
 }
@@ -165,8 +169,9 @@ function distribution(title: string, counts: number[] | null, unit: (value: numb
 /** What mode exact knows of a site besides its numbers in the table. */
 function facts(site: Site): (HTMLElement | null)[] {
     const parts: string[] = [];
-    if (site.growth_bytes_per_s !== null)
-        parts.push(`live bytes change by ${bytes(Math.abs(site.growth_bytes_per_s))}/s ${site.growth_bytes_per_s < 0 ? "down" : "up"}`);
+    const slope = site.growth_bytes_per_s;
+    if (slope !== null && Math.abs(slope) < 1) parts.push("live bytes stay as they are");
+    else if (slope !== null) parts.push(`live bytes ${slope < 0 ? "fall" : "grow"} by ${bytes(Math.abs(slope))}/s`);
     if (site.survivors !== null) parts.push(`${percent(site.survivors, 1)} of its blocks are live`);
     if (site.allocating_threads !== null)
         parts.push(`allocated by ${plural(site.allocating_threads, "thread")}, freed by ${plural(site.freeing_threads ?? 0, "thread")}`);
@@ -206,7 +211,7 @@ export function detail(context: Context, site: Site): HTMLElement {
 /** The flame graph with its controls; null when no stack has callers. */
 function flamePanel({ snapshot, symbols }: Context): { element: HTMLElement; filter: (sites: Site[]) => void } | null {
     if (!snapshot.sites.some((site) => site.stack.length > 1)) return null;
-    let measure: Measure = heaviest(snapshot.sites);
+    let measure: Measure = heaviest(snapshot);
     let shown = snapshot.sites;
     const depth = Number(snapshot.knobs.find((knob) => knob.name === "stack_depth")?.value ?? Infinity) || Infinity;
     const build = () => flameOf(shown, symbols, depth, (site) => site[measure]);
@@ -259,7 +264,7 @@ function siteTable(context: Context, onFilter: ((sites: Site[]) => void) | null)
         name: "sites",
         columns: columns(context, context.snapshot.sites, "site"),
         rows: context.snapshot.sites,
-        sort: { key: heaviest(context.snapshot.sites), descending: true },
+        sort: { key: heaviest(context.snapshot), descending: true },
         empty: whenEmpty(context, emptyWords(context)),
         matches: siteSearch(context.symbols, context.labels),
         detail: (site) => detail(context, site),
