@@ -7,6 +7,7 @@
 #include "cli/diff.h"
 #include "cli/files.h"
 #include "cli/site_name.h"
+#include "cli/text.h"
 
 /* What a row, or the rows of one key of one side, have of each measure. */
 typedef struct ms_amounts {
@@ -186,7 +187,7 @@ static void add_classes(ms_entries_t *entries, const ms_model_t *model, int side
     for (size_t i = 0; i < model->size_classes.count; i++) {
         const ms_size_classes_row_t *row = &model->size_classes.rows[i];
         char *key = row->payload_bytes == 0 ? ms_format("large blocks")
-                                            : ms_format("up to %llu", (unsigned long long)row->payload_bytes);
+                                            : ms_format("up to %s B", ms_text_count(row->payload_bytes).text);
         add_entry(entries, side, i, key)->amounts = class_amounts(row);
     }
 }

@@ -26,6 +26,8 @@ static ms_quantity_t percentage(const ms_change_t *change) {
         return (ms_quantity_t){"new"};
     else if (change->a != 0 && change->b == 0)
         return (ms_quantity_t){"gone"};
+    else if (fabs(percent) >= 1000 && fabs(percent) < 1e15) /* +8,323% */
+        snprintf(q.text, sizeof q.text, "%c%.40s%%", percent < 0 ? '-' : '+', ms_text_count((uint64_t)fabs(percent)).text);
     else if (change->a != 0)
         snprintf(q.text, sizeof q.text, ms_change_of(change) == 0 ? "%.1f%%" : "%+.1f%%", percent);
     return q;

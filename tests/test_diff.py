@@ -259,7 +259,7 @@ class Rows(Diff):
                       for i, (payload, live) in enumerate(rows)]]
         diff = self.diff(self.snapshot(classes((16, 4), (32, 1), (0, 2)), "a.memscope"), self.snapshot(classes((32, 8), (48, 1), (0, 1)), "b.memscope"))
         self.assertEqual([(row["name"], row["live_blocks"]["change"]) for row in diff["size_classes"]["rows"]],
-                         [("up to 32", 7), ("up to 16", -4), ("large blocks", -1), ("up to 48", 1)])
+                         [("up to 32 B", 7), ("up to 16 B", -4), ("large blocks", -1), ("up to 48 B", 1)])
         self.assertEqual(diff["size_classes"]["sort"], "live_blocks")
         self.assertIsNone(diff["size_classes"]["rows"][0]["live_bytes"])
 

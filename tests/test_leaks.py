@@ -89,18 +89,24 @@ class Leaks(cli_support.Case):
         self.assertEqual(sorted(states[row["thread"]] for row in lost), ["ended"] * 5, lost)
 
     @unittest.skipUnless(shutil.which("valgrind"), "valgrind is missing")
-    def test_against_memcheck(self):
-        program = self.subject()
+    def memcheck(self, program, scenario):
         words = ("definitely lost", "indirectly lost", "possibly lost", "still reachable")
+        done = subprocess.run(["valgrind", "--leak-check=full", "--leak-check-heuristics=none", program, scenario],
+                              capture_output=True, text=True, timeout=280, check=False)
+        if scenario == "freed" and "All heap blocks were freed" in done.stderr:
+            self.fail("the subject is optimised away")
+        found = (re.search(rf"{word}: ([\d,]+) bytes in ([\d,]+) blocks", done.stderr) for word in words)
+        return tuple(tuple(int(number.replace(",", "")) for number in match.groups()) if match else (0, 0) for match in found)
+
+    def test_against_memcheck(self):
+        """It takes every word that looks like an address for a pointer, and its heap lies where small numbers point: now and
+        then one hits the 100,000 blocks of `deep`, and those behind it count as reachable. Not twice in the same place."""
+        program = self.subject()
         for scenario, truth in TRUTH.items():
-            done = subprocess.run(["valgrind", "--leak-check=full", "--leak-check-heuristics=none", program, scenario],
-                                  capture_output=True, text=True, timeout=280, check=False)
-            if scenario == "freed" and "All heap blocks were freed" in done.stderr:
-                self.fail("the subject is optimised away")
-            for word, (size, blocks) in zip(words, truth):
-                found = re.search(rf"{word}: ([\d,]+) bytes in ([\d,]+) blocks", done.stderr)
-                told = tuple(int(number.replace(",", "")) for number in found.groups()) if found else (0, 0)
-                self.assertEqual(told, (size, blocks), f"{scenario}: memcheck's {word}")
+            told = self.memcheck(program, scenario)
+            for _ in range(4 if scenario == "deep" else 0):
+                told = told if told == truth else self.memcheck(program, scenario)
+            self.assertEqual(told, truth, f"{scenario}: memcheck")
 
     def test_against_leak_sanitizer(self):
         """It takes a pointer into a block's middle for one to its start, and counts what is lost as a whole."""

@@ -57,6 +57,7 @@ function fillPercent(cell: HTMLElement, change: Change | null): void {
     if (change === null || (change.a === 0 && change.b === 0)) cell.append(h("span", { class: "none" }, NONE));
     else if (change.a === 0) cell.append("new");
     else if (change.b === 0) cell.append("gone");
+    else if (Math.abs(change.percent!) >= 1000) cell.append(`${change.change > 0 ? "+" : "−"}${count(Math.round(Math.abs(change.percent!)))} %`);
     else cell.append(`${change.change > 0 ? "+" : ""}${change.percent!.toFixed(1)} %`);
 }
 
