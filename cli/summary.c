@@ -428,7 +428,8 @@ void ms_print_warnings(FILE *out, const ms_model_t *model) {
          "blocks that were freed belong to no thread here");
     warn(out, quality->folded_threads, "ended thread is folded into one row", "ended threads are folded into one row");
     warn(out, quality->folded_tasks, "task is folded into the task `other`", "tasks are folded into the task `other`");
-    warn(out, quality->folded_sites, "site is folded into the site `other`", "sites are folded into the site `other`");
+    warn(out, quality->folded_sites, "stack found the table of sites full: its blocks count for the site `other`",
+         "stacks found the table of sites full: their blocks count for the site `other`");
     warn(out, quality->handler_refusals, "call by a signal handler was refused", "calls by signal handlers were refused");
     warn(out, quality->replaced_modules, "unloaded module has another one at its addresses: names may be wrong",
          "unloaded modules have others at their addresses: names may be wrong");

@@ -107,6 +107,7 @@ def test_real_programs(directory):
         print(f"{name}: {compared} stacks compared, {different} different, {cut} cut short")
         check(compared > 100, f"{name}: {compared} stacks compared")
         check(different == 0, f"{name}: {different} of {compared} stacks differ from libunwind's")
+        check(cut == 0, f"{name}: {cut} stacks are cut short")
 
 
 # ---- libraries that are gone
@@ -155,13 +156,20 @@ def test_many_stacks(directory):
     if "MEMSCOPE_STRESS" not in os.environ:
         return
     path = run([SUBJECT, "many", "1500000"], "mode:exact", directory, formats="memscope")[0]
-    quality = {}
+    quality, sites = {}, []
     with open(path, "rb") as file:
         for kind, _, body in msgpack.Unpacker(file, max_buffer_size=0):
             if kind == "rows" and b"data_quality" in body[:100]:
                 table = msgpack.unpackb(body)
                 quality = dict(zip(table["columns"], table["rows"][0]))
+            elif kind == "rows" and b"allocated_blocks" in body[:200]:
+                table = msgpack.unpackb(body)
+                if table["table"] == "sites":
+                    sites += [{column: row[table["columns"].index(column)] for column in ("kind", "allocated_blocks")} for row in table["rows"]]
     check(quality.get("folded_sites", 0) > 0, "1,500,000 stacks fit")
+    other = [row for row in sites if row["kind"] == "other"]
+    check([row["allocated_blocks"] for row in other] == [quality["folded_sites"]], f"{quality['folded_sites']} folded, in `other`: {other}")
+    check(sum(row["allocated_blocks"] for row in sites) >= 1500000, "blocks without a site")
     check(quality.get("complete"), "the data is not complete")
 
 

@@ -165,7 +165,8 @@ static uint32_t give_up(uint32_t id, uint32_t instead) {
 }
 
 static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint64_t pc) {
-    if (index == NULL || parent == MS_STACK_OTHER || pc == 0) return overflow();
+    if (parent == MS_STACK_OTHER) return parent; /* counted when its first frame found no room */
+    if (index == NULL || pc == 0) return overflow();
     uint32_t id = 0;
     bool is_seen = false; /* others may have found it */
     while (index != NULL) {

@@ -41,7 +41,7 @@ typedef struct ms_stack_table {
     _Atomic(ms_stack_node_t *) chunks[MS_STACK_CHUNKS];
     _Atomic uint32_t next;     /* first id not yet given out */
     uint32_t max_nodes;        /* cap on `next` */
-    _Atomic uint64_t overflow; /* calls answered with MS_STACK_OTHER */
+    _Atomic uint64_t overflow; /* stacks answered with MS_STACK_OTHER */
 } ms_stack_table_t;
 extern ms_stack_table_t ms_stack_table; /* zero until ms_stacks_init */
 
@@ -61,6 +61,6 @@ uint32_t ms_stack_intern(const uintptr_t *pcs, size_t count);
 size_t ms_stack_pcs(uint32_t id, uint64_t *pcs, size_t max);
 
 uint32_t ms_stack_count(void);    /* nodes in the table, MS_STACK_NONE and MS_STACK_OTHER not counted */
-uint64_t ms_stack_overflow(void); /* calls answered with MS_STACK_OTHER */
+uint64_t ms_stack_overflow(void); /* stacks answered with MS_STACK_OTHER */
 
 #endif

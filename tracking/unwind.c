@@ -13,6 +13,8 @@
 #include "tracking/stacks.h"
 #include "tracking/unwind_table.h"
 
+extern void *__libc_stack_end; /* the loader's: the stack pointer the kernel started the process with */
+
 #define WORD sizeof(uintptr_t)
 #define PROBE_PAGES 2048u   /* a frame of up to 8 MiB is believed, and probed once */
 #define REENTRIES_MOST 4096 /* captures refused in a row before the one under way is taken for dead */
@@ -175,6 +177,12 @@ static MS_COLD bool find_bx(const walk_t *w, uintptr_t *bx) {
     return found;
 }
 
+/* The loader calls constructors from code without unwind information, but nothing is below where the stack of the process
+ * began (aligned for the call). */
+static bool is_entry_of_process(uintptr_t sp) {
+    return sp != 0 && sp == ((uintptr_t)__libc_stack_end & ~(uintptr_t)15);
+}
+
 /* Kinds of rows that are rare. The CFA; 0: w->end says why there is none. */
 static MS_COLD uintptr_t unusual_cfa(walk_t *w, ms_row_t row, ms_unwind_frame_t *from) {
     uintptr_t offset = (uintptr_t)ms_row_offset_bytes(row), bx;
@@ -189,7 +197,7 @@ static MS_COLD uintptr_t unusual_cfa(walk_t *w, ms_row_t row, ms_unwind_frame_t 
         w->keepable = false;
         return !w->is_again && find_bx(w, &bx) ? bx + offset : 0;
     default:
-        w->end = end_of(row);
+        w->end = is_entry_of_process(w->at.sp) ? MS_UNWIND_END_root : end_of(row);
         return 0;
     }
 }
