@@ -173,7 +173,8 @@ class Run(Case):
             with self.subTest(number):
                 directory = str(int(number))
                 run = subprocess.Popen([MEMSCOPE, "run", "-o", directory, "--", self.subject, "wait", directory], cwd=self.dir,
-                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                       preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) # ignored in a shell's background
                 pid = int(run.stdout.readline())
                 os.kill(run.pid, number)
                 self.assertEqual(run.wait(120), 42)
