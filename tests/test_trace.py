@@ -224,6 +224,13 @@ class Trace(cli_support.Case):
         with open(self.path("x.json"), encoding="utf-8") as stream:
             self.compare(read(self.path("copy"))[1], json.load(stream))
 
+    def test_descriptor_closed_by_the_program(self):
+        """The log goes on in its file, and not in what the program opens under the same number."""
+        _, events, data, stderr = self.logged("mode:exact,buffer_size:16M", "daemon", "5000", name=self.path("log"))
+        self.assertEqual(stderr, b"")
+        self.assertEqual(os.listdir(self.path("elsewhere"))[0][:3], "own")
+        self.compare(events, data)
+
     def test_kill(self):
         """A killed process leaves all but the last moments, readable."""
         process = subprocess.Popen([SUBJECT, "endless"], cwd=self.dir, stdout=subprocess.PIPE,

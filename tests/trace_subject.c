@@ -1,5 +1,6 @@
 /* Programs whose event log test_trace.py reads. Usage: trace_subject WHAT [N [THREADS]] */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +97,28 @@ static void forked(void) {
     while (wait(NULL) > 0) continue;
 }
 
+/* A daemon leaves its directory, closes what it does not know and opens files of its own, which must stay its own. */
+static int daemon_like(void) {
+    struct stat file;
+    char name[16];
+    mix((void *)(uintptr_t)1);
+    if (mkdir("elsewhere", 0777) != 0 || chdir("elsewhere") != 0) return 1;
+    for (int round = 0; round < 3; round++) {
+        int last = -1;
+        usleep(200000); /* the log has begun and waits: nobody can close it in the middle of a write unseen */
+        for (int fd = 3; fd < 1000; fd++) close(fd);
+        for (int i = 0; last < 400; i++) {
+            snprintf(name, sizeof name, "own%d", i);
+            last = open(name, O_RDWR | O_CREAT, 0666);
+            if (last < 0) return 2;
+        }
+        mix((void *)(uintptr_t)(round + 2));
+        for (int fd = 3; fd <= last; fd++)
+            if (fstat(fd, &file) == 0 && file.st_size != 0) return 3;
+    }
+    return 0;
+}
+
 static void *forever(void *argument) {
     while (operations > 0) mix(argument);
     return NULL;
@@ -168,6 +192,7 @@ int main(int count, char **arguments) {
     if (strcmp(what, "fork") == 0) forked();
     if (strcmp(what, "endless") == 0) endless();
     if (strcmp(what, "switch") == 0) return switched("logs");
+    if (strcmp(what, "daemon") == 0) return daemon_like();
     if (strcmp(what, "toggle") == 0) toggled("logs", threads);
     if (strcmp(what, "comprehensive") == 0) {
         int error = memscope_trace_all("out");

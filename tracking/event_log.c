@@ -54,7 +54,9 @@ static struct {
     /* the worker's while it runs */
     memory_t *memory;
     int fd; /* -1: not open yet */
-    char path[MS_PATH_ROOM + 16];
+    dev_t device; /* what it was opened on: programs close descriptors they do not know, and open others there */
+    ino_t inode;
+    char path[MS_PATH_ROOM + 16], real_path[MS_PATH_ROOM]; /* as it was made; wherever the program goes */
     int error; /* errno of the last try, 0: all is well */
     bool complained, ended;
     ms_writer_t rows; /* into `out` */
@@ -103,10 +105,36 @@ static void choose_pattern(const char *directory) {
 
 /* A pipe nobody reads yet, or a slow one, must not hold us up: O_NONBLOCK, which files on disk ignore. */
 static int open_at(const char *path, int flags) {
-    log_.fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0666);
-    if (log_.fd < 0) return errno;
+    struct stat file;
+    log_.fd = ms_path_step_aside(open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0666));
+    if (log_.fd < 0 || fstat(log_.fd, &file) != 0) return errno;
+    log_.device = file.st_dev;
+    log_.inode = file.st_ino;
     strcpy(log_.path, path);
+    char link[64] = "/proc/self/fd/", digits[24];
+    ssize_t length = readlink(strcat(link, ms_os_decimal(digits, (uint64_t)log_.fd)), log_.real_path, MS_PATH_ROOM - 1);
+    log_.real_path[length < 0 ? 0 : length] = '\0';
     return 0;
+}
+
+static bool is_ours(int fd) {
+    struct stat file;
+    return fd >= 0 && fstat(fd, &file) == 0 && file.st_dev == log_.device && file.st_ino == log_.inode;
+}
+
+static void close_file(void) {
+    if (is_ours(log_.fd)) close(log_.fd);
+    log_.fd = -1;
+}
+
+/* After the program closed our descriptor: the same file again. Whatever stands there now is the program's. */
+static int open_again(void) {
+    log_.fd = ms_path_step_aside(open(log_.real_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    if (log_.fd < 0) return errno;
+    if (is_ours(log_.fd)) return 0;
+    close(log_.fd);
+    log_.fd = -1;
+    return ESTALE;
 }
 
 /* The path, and the directories it leads through. 0 or the errno value. */
@@ -134,6 +162,12 @@ static int open_file(void) {
     return error ? error : EEXIST;
 }
 
+static int open_if_needed(void) {
+    if (is_ours(log_.fd)) return 0;
+    log_.fd = -1;
+    return log_.path[0] ? open_again() : open_file();
+}
+
 static void complain(void) {
     if (log_.complained) return;
     log_.complained = true;
@@ -144,7 +178,7 @@ static void complain(void) {
 
 /* Writes what is encoded. False: some of it is left, log_.error says why; EAGAIN: not yet. */
 static bool send(void) {
-    if (log_.out_used > 0 && log_.fd < 0 && (log_.error = open_file()) != 0) {
+    if (log_.out_used > 0 && (log_.error = open_if_needed()) != 0) {
         if (log_.error != ENXIO) complain();
         return false;
     }
@@ -489,8 +523,7 @@ static bool turn(void) {
 static void work(ms_worker_t *self) {
     (void)self;
     while (turn()) continue;
-    if (log_.fd >= 0) close(log_.fd);
-    log_.fd = -1;
+    close_file();
 }
 
 /* ---- sessions */
@@ -528,8 +561,7 @@ static void reset_session(void) {
 }
 
 static void in_child(ms_worker_t *self) {
-    if (log_.fd >= 0) close(log_.fd);
-    log_.fd = -1;
+    close_file();
     if (!ms_trace_is_on()) return;
     log_.out = NULL; /* the worker may have been moving it */
     bool ready = prepare_memory();

@@ -7,6 +7,7 @@
 #include "export/file.h"
 #include "export/msgpack.h"
 #include "tracking/interval_rows.h"
+#include "tracking/path.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
 #include "tracking/worker.h"
@@ -23,7 +24,6 @@
 #define RECORDS_PER_START 600   /* after damage, values are known again behind so many records */
 #define PATIENCE_NS 5000000000u /* at exit, for a disk that does not answer */
 #define MODULES_NS 1000000000u  /* between two looks at what is mapped */
-#define LOCK_FD_LOW 200         /* descriptors below are what programs expect to get */
 
 typedef enum {
     FILE_NONE, /* not taken yet */
@@ -85,8 +85,7 @@ static bool is_same_file(const struct stat *file) {
 static bool file_lock(int file) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(file, F_OFD_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES)) return false;
-    recorder.lock_fd = fcntl(file, F_DUPFD_CLOEXEC, LOCK_FD_LOW);
-    if (recorder.lock_fd < 0) recorder.lock_fd = fcntl(file, F_DUPFD_CLOEXEC, 0);
+    recorder.lock_fd = ms_path_step_aside(fcntl(file, F_DUPFD_CLOEXEC, 0));
     return true;
 }
 

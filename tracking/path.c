@@ -3,6 +3,7 @@
 #include "tracking/snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,4 +58,12 @@ int ms_path_make_directories(const char *path) {
         part[i] = '/';
     }
     return 0;
+}
+
+int ms_path_step_aside(int fd) {
+    enum { LOW = 200 }; /* descriptors below are what programs expect to get */
+    int aside = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, LOW);
+    if (aside < 0) return fd;
+    close(fd);
+    return aside;
 }

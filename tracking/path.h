@@ -29,5 +29,8 @@ bool ms_path_is_special(const char *path);
 /* Makes the directories of a path that are missing; 0 or the errno value of what failed. */
 int ms_path_make_directories(const char *path);
 
+/* The same file under a descriptor out of the way of those that programs count on, in place of `fd`, which may be -1. */
+int ms_path_step_aside(int fd);
+
 #pragma GCC visibility pop
 #endif
