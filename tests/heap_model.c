@@ -8,14 +8,14 @@
 #include "tests/support.h"
 
 /* C++'s operators by their names: the model is C. */
-extern void *new_plain(size_t size) __asm__("_Znwm");
-extern void *new_array(size_t size) __asm__("_Znam");
-extern void *new_aligned(size_t size, size_t alignment) __asm__("_ZnwmSt11align_val_t");
-extern void delete_plain(void *block) __asm__("_ZdlPv");
-extern void delete_sized(void *block, size_t size) __asm__("_ZdlPvm");
-extern void delete_aligned(void *block, size_t alignment) __asm__("_ZdlPvSt11align_val_t");
-extern void delete_array(void *block) __asm__("_ZdaPv");
-extern void delete_array_sized(void *block, size_t size) __asm__("_ZdaPvm");
+extern void *_Znwm(size_t size);
+extern void *_Znam(size_t size);
+extern void *_ZnwmSt11align_val_t(size_t size, size_t alignment);
+extern void _ZdlPv(void *block);
+extern void _ZdlPvm(void *block, size_t size);
+extern void _ZdlPvSt11align_val_t(void *block, size_t alignment);
+extern void _ZdaPv(void *block);
+extern void _ZdaPvm(void *block, size_t size);
 extern void free_sized(void *block, size_t size) __attribute__((weak));
 extern void free_aligned_sized(void *block, size_t alignment, size_t size) __attribute__((weak));
 
@@ -47,11 +47,11 @@ static void *call(heap_entry_t entry, size_t size, size_t alignment) {
     case HEAP_ALIGNED_ALLOC:
         return aligned_alloc(alignment, size);
     case HEAP_OPERATOR_NEW:
-        return new_plain(size);
+        return _Znwm(size);
     case HEAP_OPERATOR_NEW_ARRAY:
-        return new_array(size);
+        return _Znam(size);
     case HEAP_OPERATOR_NEW_ALIGNED:
-        return new_aligned(size, alignment);
+        return _ZnwmSt11align_val_t(size, alignment);
     default:
         return malloc(size);
     }
@@ -97,11 +97,11 @@ void heap_resize(heap_record_t *record, heap_counts_t *counts, size_t size) {
 static void release(const heap_record_t *record, unsigned how) {
     void *block = record->block;
     if (record->family == HEAP_NEW_ARRAY) {
-        how % 2 ? delete_array(block) : delete_array_sized(block, record->size);
+        how % 2 ? _ZdaPv(block) : _ZdaPvm(block, record->size);
     } else if (record->family == HEAP_NEW && record->alignment > 16) {
-        delete_aligned(block, record->alignment);
+        _ZdlPvSt11align_val_t(block, record->alignment);
     } else if (record->family == HEAP_NEW) {
-        how % 2 ? delete_plain(block) : delete_sized(block, record->size);
+        how % 2 ? _ZdlPv(block) : _ZdlPvm(block, record->size);
     } else if (how % 4 == 1 && free_sized && record->alignment == 16) {
         free_sized(block, record->size);
     } else if (how % 4 == 2 && free_aligned_sized && record->alignment > 16) {

@@ -192,7 +192,7 @@ void ms_task_settle_last(ms_arena_t *arena) {
     if (!task || delta == 0) return;
     int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) ms_raise_peak(&task->peak_bytes, live);
-    task->quantum = part_of_peak(task);
+    __atomic_store_n(&task->quantum, part_of_peak(task), __ATOMIC_RELAXED); /* read by whoever enters the task */
 }
 
 void ms_task_count_foreign_free(ms_arena_t *arena, uint32_t index, size_t size) {
@@ -360,7 +360,8 @@ static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *ta
     if (ms_unlikely(ms_flow_moved(arena))) flush_before_switch(arena);
     ms_arena_expect_task(arena, (uint32_t)arena->task_id, (uint32_t)id);
     arena->task_id = id;
-    arm(arena, id == 0 || arena->always_slow ? arena->untasked_quantum : task->quantum);
+    arm(arena, id == 0 || arena->always_slow ? arena->untasked_quantum
+                                              : __atomic_load_n(&task->quantum, __ATOMIC_RELAXED));
 }
 
 static MS_COLD ms_cell_t *cell_looked_up(ms_arena_t *arena, uint64_t id) {
