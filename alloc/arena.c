@@ -6,6 +6,7 @@
 #include "alloc/lock.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
+#include "alloc/slab_heap.h"
 #include "alloc/thread.h"
 #include "tracking/calibration.h"
 #include "tracking/events.h"
@@ -89,18 +90,13 @@ static void room_reset(ms_arena_t *arena, uint32_t class) {
 }
 
 static void slab_list(ms_arena_t *arena, ms_slab_t *slab) {
-    ms_slab_t **head = &arena->slabs[slab->class];
     slab->listed = true;
-    slab->previous = NULL;
-    slab->next = *head;
-    if (*head) (*head)->previous = slab;
-    *head = slab;
+    ms_slab_heap_add(&arena->slabs[slab->class], slab);
 }
 
 static void slab_unlist(ms_arena_t *arena, ms_slab_t *slab) {
     slab->listed = false;
-    if (slab->next) slab->next->previous = slab->previous;
-    *(slab->previous ? &slab->previous->next : &arena->slabs[slab->class]) = slab->next;
+    ms_slab_heap_remove(&arena->slabs[slab->class], slab);
 }
 
 static bool slab_is_empty(const ms_slab_t *slab) { return slab->free_blocks == slab->carved; }
@@ -111,11 +107,38 @@ static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
     ms_slab_release(slab);
 }
 
-static void slab_push(ms_arena_t *arena, ms_slab_t *slab, void *payload) {
-    ms_header_set_free(ms_header_of(payload), slab->free);
-    slab->free = payload;
+/* A free block, header and all, back to its slab. */
+static void slab_push(ms_arena_t *arena, ms_slab_t *slab, const void *payload) {
+    uint32_t offset = (uint32_t)((const char *)ms_header_of(payload) - slab->start);
+    uint32_t index = offset / (uint32_t)ms_class_stride(slab->class);
+    uint64_t bit = (uint64_t)1 << index % 64;
+    if (ms_unlikely(slab->free[index / 64] & bit)) ms_fault_free_list(payload, slab->class);
+    slab->free[index / 64] |= bit;
     slab->free_blocks++;
     if (!slab->listed) slab_list(arena, slab);
+}
+
+/* The arena's empty list gets the slab's first free blocks, in order of their addresses. */
+static void slab_pop(ms_arena_t *arena, ms_slab_t *slab, uint32_t most) {
+    ms_free_list_t *list = &arena->lists[slab->class];
+    size_t stride = ms_class_stride(slab->class);
+    void *last = NULL;
+    uint32_t count = 0;
+    for (uint32_t word = 0; count < most && count < slab->free_blocks; word++) {
+        for (uint64_t bits = slab->free[word]; bits && count < most; bits &= bits - 1, count++) {
+            void *payload = slab->start + (word * 64 + (uint32_t)__builtin_ctzll(bits)) * stride + sizeof(ms_header_t);
+            if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) ms_fault_free_list(payload, slab->class);
+            if (last)
+                ms_header_set_free(ms_header_of(last), payload);
+            else
+                list->first = payload;
+            last = payload;
+            slab->free[word] &= ~(bits & -bits);
+        }
+    }
+    ms_header_set_free(ms_header_of(last), ms_list_end);
+    slab->free_blocks -= count;
+    arena->listed[slab->class] += count;
 }
 
 /* The first block of the list, which is not empty. */
@@ -149,7 +172,7 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
         ms_slab_t *slab = ms_slab_of(payload);
         slab_push(arena, slab, payload);
         arena->listed[class]--;
-        if (slab_is_empty(slab) && (slab->next || slab->previous)) slab_give_up(arena, slab);
+        if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) slab_give_up(arena, slab);
         payload = next;
     }
 }
@@ -215,15 +238,11 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
         arena->slab_count++;
         slab_list(arena, slab);
     }
-    if (slab->free_blocks) {
-        arena->lists[class].first = slab->free;
-        arena->listed[class] += slab->free_blocks;
-        slab->free = ms_list_end;
-        slab->free_blocks = 0;
-    } else {
+    if (slab->free_blocks)
+        slab_pop(arena, slab, (uint32_t)list_limit(class));
+    else
         slab_carve(arena, slab);
-    }
-    if (slab->carved == slab->capacity) slab_unlist(arena, slab);
+    if (slab->carved == slab->capacity && !slab->free_blocks) slab_unlist(arena, slab);
     room_reset(arena, class);
     return true;
 }
@@ -296,8 +315,9 @@ void ms_arena_flush_all(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
         if (arena->lists[class].first != ms_list_end) list_flush(arena, class, 0);
         room_reset(arena, class);
-        for (ms_slab_t *slab = arena->slabs[class], *next; slab; slab = next) {
+        for (ms_slab_t *slab = ms_slab_heap_unravel(&arena->slabs[class]), *next; slab; slab = next) {
             next = slab->next;
+            slab_list(arena, slab);
             if (slab_is_empty(slab)) slab_give_up(arena, slab);
         }
     }
@@ -329,24 +349,27 @@ void ms_arena_post(ms_arena_t *arena) {
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
 }
 
-ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next) {
-    uint32_t flags = (ms_facts_flags(block->facts) & ~(uint32_t)MS_FLAG_STATE) | MS_FLAG_REMOTE;
-    size_t size = ms_facts_size(block->facts);
-    return (ms_facts_t){.word0 = ms_word0_remote(next, size),
-                        .identity = ms_identity((uint32_t)(size - block->size), ms_facts_code(block->facts), flags)};
+static inline ms_facts_t facts_freed(ms_facts_t facts, size_t unrequested, const void *next) {
+    uint32_t flags = (ms_facts_flags(facts) & ~(uint32_t)MS_FLAG_STATE) | MS_FLAG_REMOTE;
+    return (ms_facts_t){.word0 = ms_word0_remote(next, ms_facts_size(facts)),
+                        .identity = ms_identity((uint32_t)unrequested, ms_facts_code(facts), flags)};
 }
 
-static void send_home(ms_arena_t *arena, ms_arena_t *owner, const ms_block_facts_t *block) {
-    void *payload = block->base;
+ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next) {
+    return facts_freed(block->facts, ms_facts_size(block->facts) - block->size, next);
+}
+
+/* `unrequested` bytes of the block's size were never asked for. */
+static inline void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload, ms_facts_t facts, size_t unrequested) {
     if (arena->outbox_owner != owner) {
         ms_arena_post(arena);
         arena->outbox_owner = owner;
         arena->outbox_last = payload;
         arena->outbox_first = NULL;
     }
-    uint32_t class = ms_class_of(ms_facts_size(block->facts));
+    uint32_t class = ms_class_of(ms_facts_size(facts));
     ms_count(&arena->remote_freed[class], 1);
-    ms_close(ms_header_of(payload), ms_block_facts_freed(block, arena->outbox_first));
+    ms_close(ms_header_of(payload), facts_freed(facts, unrequested, arena->outbox_first));
     arena->outbox_first = payload;
     arena->outbox_bytes += ms_class_stride(class);
     if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= OUTBOX_BYTES) ms_arena_post(arena);
@@ -916,7 +939,7 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (owner == arena)
         give_block(arena, block->base, block->slab->class);
     else
-        send_home(arena, owner, block);
+        send_home(arena, owner, block->base, block->facts, ms_facts_size(block->facts) - block->size);
 }
 
 /* The block was claimed. */
@@ -962,39 +985,44 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     errno = saved;
 }
 
-/* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
-static inline bool release_medium(void *payload, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
-    if (!ms_heap_may_hold(payload)) return false;
-    const ms_header_t *header = ms_header_of(payload);
-    if (!ms_header_is(header, arena->expect[origin] + ms_secret.medium)) return false;
-    size_t size = header->word0 & 0xffff;
-    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
-    return true;
-}
+/* ---- freeing in the usual ways, without what is rare. False: not such a block, nothing was changed, release_checked() finds
+ * out what it is. The header says what there is to do; `arena` expects blocks, which it does not where every event is looked
+ * at. */
 
-/* An aligned block that is not sampled, otherwise as plain as those above. */
-static inline bool release_aligned(char *payload, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
-    if (!ms_heap_may_hold(payload) || !(uint32_t)arena->expect[origin]) return false;
-    ms_header_t *inner = ms_header_of(payload);
-    size_t distance = inner->word0;
-    if (!ms_header_is(inner, ms_token(inner_facts(arena->code, distance).identity))) return false;
-    char *base = payload - distance;
+/* An aligned block that is not sampled. */
+static bool release_aligned(ms_arena_t *arena, char *payload, ms_facts_t inner, ms_origin_t origin) {
+    char *base = payload - inner.word0;
+    if (inner.identity != inner_facts(arena->code, inner.word0).identity || !ms_heap_may_hold(base)) return false;
     const ms_header_t *header = ms_header_of(base);
     size_t whole = header->word0 & 0xffff;
     if (!ms_header_is(header, arena->expect[origin] + extended_token(whole))) return false;
     const ms_extension_t *extension = (const ms_extension_t *)base;
     if (extension->sample_site) return false;
-    ms_header_set_free(inner, NULL);
+    ms_header_set_free(ms_header_of(payload), NULL);
     ms_give_plain(arena, (uint64_t *)base, extension->size, ms_class_of(whole) * sizeof(ms_free_list_t));
     return true;
 }
 
-/* A large block, of whatever thread and task. False: not such a block, or something to complain about. */
-static inline bool release_large_fast(void *payload, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
-    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t) || (uint32_t)arena->expect[origin] == 0) return false;
+/* A block of another thread. */
+static bool release_remote(ms_arena_t *arena, void *payload, ms_facts_t facts) {
+    ms_slab_t *slab = ms_slab_of(payload);
+    ms_arena_t *owner = slab ? atomic_load_explicit(&slab->arena, memory_order_relaxed) : NULL;
+    size_t size = ms_facts_size(facts);
+    if (!owner || owner == arena || size > MS_SMALL_MAX || ms_class_of(size) != slab->class || !facts_are_of_us(facts) ||
+        !ms_arena_hide(arena))
+        return false;
+    int saved = errno;
+    ms_thread_count_foreign_free(arena, ms_facts_code(facts), size);
+    ms_task_count_foreign_free(arena, ms_facts_task(facts), size);
+    send_home(arena, owner, payload, facts, 0);
+    ms_arena_show(arena);
+    errno = saved;
+    return true;
+}
+
+/* A large block, of whatever thread and task. */
+static bool release_large_fast(ms_arena_t *arena, void *payload, ms_origin_t origin) {
+    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t)) return false;
     ms_large_t *large = ms_large_find_fast(payload);
     ms_block_facts_t block;
     if (!large || !large_facts(large, payload, &block) || (ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin ||
@@ -1006,15 +1034,47 @@ static inline bool release_large_fast(void *payload, ms_origin_t origin) {
     return true;
 }
 
-__attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
-    if (release_exact(payload, origin) || release_medium(payload, origin) || release_aligned(payload, origin) ||
-        release_large_fast(payload, origin))
-        return;
+static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) {
+    if (!ms_heap_may_hold(payload)) return release_large_fast(arena, payload, origin);
+    if ((uintptr_t)payload & 15) return false;
+    ms_facts_t facts = ms_open(ms_header_of(payload));
+    if (!ms_facts_can_be(facts)) return false;
+    uint32_t flags = ms_facts_flags(facts) & ~(uint32_t)MS_FLAG_MEDIUM;
+    if (flags == (MS_FLAG_LIVE | origin)) return ms_facts_code(facts) != arena->code && release_remote(arena, payload, facts);
+    if (flags == (MS_FLAG_LIVE | MS_FLAG_INNER)) return release_aligned(arena, payload, facts, origin);
+    return flags == (MS_FLAG_LIVE | MS_FLAG_LARGE | origin) && release_large_fast(arena, payload, origin);
+}
+
+static __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    bool expects = (uint32_t)arena->expect[origin] != 0;
+    if (expects ? release_usual(arena, payload, origin) : release_exact(payload, origin)) return;
     release_checked(payload, origin, MS_SIZE_UNSAID);
 }
 
-MS_COLD void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
-    release_checked(payload, origin, size);
+/* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
+__attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!ms_heap_may_hold(payload) || !ms_header_is(ms_header_of(payload), arena->expect[origin] + ms_secret.medium)) {
+        release_other(payload, origin);
+        return;
+    }
+    size_t size = ms_header_of(payload)->word0 & 0xffff;
+    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+}
+
+static bool is_plain_of(void *payload, ms_origin_t origin, size_t size) {
+    if (!ms_heap_may_hold(payload)) return false;
+    ms_facts_t facts = ms_open(ms_header_of(payload));
+    return ms_facts_size(facts) == size && (uint16_t)(facts.identity & ~ms_identity_flag(MS_FLAG_MEDIUM)) ==
+                                               (uint16_t)ms_identity(0, 0, MS_FLAG_LIVE | origin);
+}
+
+__attribute__((noinline)) void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
+    if (is_plain_of(payload, origin, size))
+        ms_release_slow(payload, origin);
+    else
+        release_checked(payload, origin, size);
 }
 
 /* ---- resizing */
@@ -1090,17 +1150,30 @@ static void retag(void *payload, uint32_t site) {
     ms_site_retag(&block, site);
 }
 
-/* A plain block of the fast path's sizes moves to another class. NULL: not such a block, or its class stays, or no memory;
- * nothing was changed. */
-static inline void *move_plain(uint64_t *payload, size_t size, ms_origin_t origin, void *caller) {
+/* Where a plain block's list is, of whatever size; 0: not such a block. */
+static inline size_t plain_list(const ms_arena_t *arena, const uint64_t *payload, ms_origin_t origin) {
+    if (!ms_heap_may_hold(payload)) return 0;
+    uint64_t more = payload[-1] - ms_seal(payload[-2], arena->expect[origin], payload);
+    if (more != 0 && more != ms_secret.medium) return 0;
+    return ms_class_of(payload[-2] & 0xffff) * sizeof(ms_free_list_t);
+}
+
+/* A plain block stays or moves to another class. NULL: not such a block, or something is due, or no memory; nothing was
+ * changed. */
+static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t origin, void *caller) {
     ms_arena_t *arena = ms_arena_current;
-    if (size > MS_FAST_MAX || !ms_is_plain(arena, payload, origin)) return NULL;
-    size_t old_size = payload[-2] & 0xffff, offset = ms_list_offset(old_size);
-    if (ms_list_offset(size) == offset) return NULL;
+    size_t list, offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    if (size > MS_SMALL_MAX || !(list = plain_list(arena, payload, origin))) return NULL;
+    if (list == offset) {
+        if (arena->countdown < (int64_t)size) return NULL;
+        ms_resize_plain(arena, payload, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+        return payload;
+    }
     void *fresh = ms_allocate(size, origin, caller);
     if (ms_unlikely(!fresh)) return NULL;
+    size_t old_size = payload[-2] & 0xffff;
     memcpy(fresh, payload, size < old_size ? size : old_size);
-    ms_give_plain(arena, payload, old_size, offset);
+    ms_give_plain(arena, payload, old_size, list);
     return fresh;
 }
 
@@ -1113,8 +1186,8 @@ static void *allocate_growing(size_t size, ms_origin_t origin, void *caller) {
 }
 
 void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
-    void *moved = move_plain(payload, size, origin, caller);
-    if (ms_likely(moved != NULL)) return moved;
+    void *plain = resize_plain(payload, size, origin, caller);
+    if (ms_likely(plain != NULL)) return plain;
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);

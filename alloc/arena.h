@@ -73,7 +73,7 @@ typedef struct ms_arena {
     int64_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
-    ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class */
+    ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
     uint32_t slab_count;                    /* slabs owned */
 
     /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */
@@ -273,21 +273,26 @@ static inline __attribute__((always_inline)) void ms_release_sized(void *payload
     ms_give_plain(arena, payload, said, ms_list_offset(said));
 }
 
-/* Whether a plain block of the fast path's sizes stays where it is with `size` bytes, 1 to MS_FAST_MAX: its class does, and
- * nothing is due. Then it is counted as freed and allocated again. */
-static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payload, size_t size, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
-    if (!ms_is_plain(arena, payload, origin)) return false;
-    size_t old_size = payload[-2] & 0xffff, offset = ms_list_offset(size);
-    if (offset != ms_list_offset(old_size) || arena->countdown < (int64_t)size) return false;
+/* A plain block stays where it is with `size` bytes, of its class; nothing is due. It is counted as freed and allocated again. */
+static inline __attribute__((always_inline)) void ms_resize_plain(ms_arena_t *arena, uint64_t *payload, size_t size, size_t offset,
+                                                                  ms_origin_t origin, uint64_t medium) {
     arena->countdown -= (int64_t)size;
     arena->allocated_blocks++;
     arena->freed_blocks++;
-    arena->freed_bytes += old_size;
+    arena->freed_bytes += payload[-2] & 0xffff;
     ms_list_at(arena, offset)->allocated++;
     ms_list_at(arena, offset)->freed_before++;
     payload[-2] = arena->birth + size;
-    payload[-1] = ms_seal(payload[-2], arena->expect[origin], payload);
+    payload[-1] = ms_seal(payload[-2], arena->expect[origin] + medium, payload);
+}
+
+/* Does so with a block of the fast path's sizes, where possible; `size` is 1 to MS_FAST_MAX. */
+static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payload, size_t size, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!ms_is_plain(arena, payload, origin)) return false;
+    size_t offset = ms_list_offset(size);
+    if (offset != ms_list_offset(payload[-2] & 0xffff) || arena->countdown < (int64_t)size) return false;
+    ms_resize_plain(arena, payload, size, offset, origin, 0);
     return true;
 }
 

@@ -27,20 +27,23 @@
 
 struct ms_arena;
 
-/* Invariant: blocks = free_blocks (on `free`) + blocks out (live, in the arena's list or on their way home), all carved. */
+#define MS_SLAB_BLOCKS_MAX ((1u << MS_SLAB_SHIFT) / 32)
+
+/* Invariant: carved = free_blocks (set in `free`) + blocks out (live, in the arena's list or on their way home). */
 typedef struct ms_slab {
-    char *start;
-    void *free;            /* list of free blocks, payload addresses, ends at ms_list_end */
-    uint32_t free_blocks;  /* length of `free` */
+    char *start;           /* of the first block: its header */
+    uint32_t free_blocks;  /* bits set in `free` */
     uint32_t carved;       /* blocks cut so far, from the start */
-    uint32_t capacity;     /* blocks that fit */
+    uint32_t capacity;     /* blocks that fit behind `start` */
     uint16_t class;
-    bool listed;           /* in its arena's list of slabs with room */
+    bool listed;           /* in its arena's heap of slabs with room */
     bool dirty;            /* touched since it was mapped or purged */
     uint32_t home;         /* scratch of reclaim.c, 0 outside it; MS_LOCK_THREADS */
     uint64_t freed_ns;     /* when it became free, monotonic */
     _Atomic(struct ms_arena *) arena; /* NULL: free */
-    struct ms_slab *next, *previous;  /* arena's list of slabs with room in this class; free and dirty: the pool's list */
+    struct ms_slab *next, *previous;  /* in the heap of the class's slabs with room; free and dirty: the pool's list */
+    struct ms_slab *child;            /* in the heap */
+    uint64_t free[MS_SLAB_BLOCKS_MAX / 64]; /* bit per block, in order of addresses; their headers say so too */
 } ms_slab_t;
 
 typedef struct ms_group {

@@ -21,6 +21,15 @@ static void nothing(void) {}
 static void pair(void) {
     EACH free(keep(malloc(SIZE)));
 }
+static void pair_medium(void) {
+    EACH free(keep(malloc(8192)));
+}
+static void pair_large(void) {
+    EACH free(keep(malloc(65536)));
+}
+static void pair_aligned(void) {
+    EACH free(keep(aligned_alloc(SIZE, SIZE)));
+}
 static void pair_empty(void) {
     EACH keep(NULL);
 }
@@ -82,6 +91,9 @@ static const struct {
     void (*begin)(void), (*prepare)(void), (*loop)(void), (*undo)(void);
 } cases[] = {
     {"pair-64", "empty", 2, nothing, nothing, pair, nothing},
+    {"pair-8K", "empty", 2, nothing, nothing, pair_medium, nothing},
+    {"pair-64K", "empty", 2, nothing, nothing, pair_large, nothing},
+    {"pair-64-aligned", "empty", 2, nothing, nothing, pair_aligned, nothing},
     {"random-1000", "random-empty", 2, nothing, shuffle, all_then_random, nothing},
     {"malloc-64", "all-empty", 1, nothing, nothing, all_malloc, all_free},
     {"free-64", "all-empty", 1, nothing, all_malloc, all_free, nothing},

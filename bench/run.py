@@ -86,10 +86,11 @@ def conf_complaint(library, conf):
 def find_variants(build, wanted, quick):
     """The variants to run, each with where its library is, or with the reason why it is skipped."""
     peers, variants = peer_libraries(), []
-    for name, library, package, conf, when in VARIANTS:
+    others = [(name, MEMSCOPE, None, "", None) for name in wanted or () if name.startswith("memscope@")]
+    for name, library, package, conf, when in (*VARIANTS, *others):
         if name not in wanted if wanted is not None else when not in (("quick",) if quick else ("quick", "full")):
             continue
-        path = memscope_library(build) if conf is not None else peers.get(library, library)
+        path = memscope_library(name.partition("@")[2] or build) if conf is not None else peers.get(library, library)
         version = output_of("dpkg-query", "-W", "-f", "${Version}", package) if package else None
         skipped = None
         if path is None or not os.path.exists(path) or package and not version:
@@ -285,7 +286,8 @@ def arguments():
     parser.add_argument("--only", metavar="PATTERN", default="*", help="rows to run, like 'synthetic/*' or '*pair-64*'")
     parser.add_argument("--rounds", type=int, help="how often each row is run (default: 5; quick: 2)")
     parser.add_argument("--scale", type=float, help="length of each run (default: 1; quick: 0.15)")
-    parser.add_argument("--variants", help="names joined by commas, the last two only so: " + ", ".join(v[0] for v in VARIANTS))
+    parser.add_argument("--variants", help="names joined by commas, the last two only so: " + ", ".join(v[0] for v in VARIANTS) +
+                        "; memscope@DIR is the library in another build directory")
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--html", metavar="FILE", help="write a page with bars")
     parser.add_argument("--markdown", metavar="RESULTS", help="run nothing: print Markdown made of a JSON file")

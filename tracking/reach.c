@@ -13,6 +13,7 @@ enum { NONE, UNREACHED, PENDING, REACHABLE, POSSIBLE, INDIRECT, DEFINITE };
 
 /* A slab as it was when the search began. */
 typedef struct slab_view {
+    const char *start; /* its first block's header */
     uint32_t first;  /* number of its first block among the states */
     uint32_t carved; /* blocks */
     uint32_t stride; /* bytes */
@@ -105,7 +106,7 @@ static void view_group(reach_t *reach, const ms_group_t *group, uint32_t *blocks
     for (uint32_t i = 0; i < MS_GROUP_BYTES >> group->slab_shift; i++) {
         const ms_slab_t *slab = &group->slabs[i];
         uint32_t carved = ms_walk_carved(slab);
-        view->slabs[i] = (slab_view_t){*blocks, carved, (uint32_t)ms_class_stride(slab->class), slab->class};
+        view->slabs[i] = (slab_view_t){slab->start, *blocks, carved, (uint32_t)ms_class_stride(slab->class), slab->class};
         *blocks += carved;
     }
     uint32_t slot = group_hash(view->start) & reach->group_mask;
@@ -114,8 +115,7 @@ static void view_group(reach_t *reach, const ms_group_t *group, uint32_t *blocks
 }
 
 static const char *base_of(const group_view_t *group, uint32_t slab, uint32_t index) {
-    return (const char *)group->start + ((size_t)slab << group->shift) + (size_t)index * group->slabs[slab].stride +
-           sizeof(ms_header_t);
+    return group->slabs[slab].start + (size_t)index * group->slabs[slab].stride + sizeof(ms_header_t);
 }
 
 /* One step a block of a slab that was live: fn(state, base, class). */
@@ -176,10 +176,10 @@ static bool find_small(const reach_t *reach, uintptr_t address, target_t *target
     uintptr_t header = address - sizeof(ms_header_t);
     const group_view_t *group = group_at(reach, header);
     if (!group) return false;
-    size_t in_group = header - group->start, in_slab = in_group & (((size_t)1 << group->shift) - 1);
-    uint32_t slab = (uint32_t)(in_group >> group->shift);
+    uint32_t slab = (uint32_t)((header - group->start) >> group->shift);
     const slab_view_t *view = &group->slabs[slab];
-    uint32_t index = view->carved ? (uint32_t)in_slab / view->stride : 0;
+    if (!view->carved || header < (uintptr_t)view->start) return false;
+    uint32_t index = (uint32_t)(header - (uintptr_t)view->start) / view->stride;
     if (index >= view->carved) return false;
     uint8_t *state = &reach->states[view->first + index];
     ms_walk_block_t block;
