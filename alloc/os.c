@@ -76,7 +76,16 @@ bool ms_os_address_space_is_free(void) {
     return unlimited;
 }
 
-void ms_os_purge(void *start, size_t bytes) { madvise(start, bytes, MADV_DONTNEED); }
+static bool purge(void *start, size_t bytes) {
+    int saved = errno;
+    bool gone = madvise(start, bytes, MADV_DONTNEED) == 0;
+    errno = saved;
+    return gone;
+}
+void ms_os_purge(void *start, size_t bytes) { purge(start, bytes); }
+void ms_os_clear(void *start, size_t bytes) {
+    if (!purge(start, bytes)) memset(start, 0, bytes);
+}
 
 /* Metadata comes from 256 KiB pieces by an atomic bump. A request that does not fit what is left gets a new piece,
  * and a large one a mapping of its own. Two threads that map a piece at once: the loser gives its piece back. */

@@ -26,8 +26,11 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 /* Whether mapping more than is used costs nothing: no RLIMIT_AS, and the kernel does not count what is mapped. */
 bool ms_os_address_space_is_free(void);
 
-/* The pages stay mapped, their contents and memory go. */
+/* The pages stay mapped, their memory goes, and their contents with it: unless the kernel refuses (locked memory, a seccomp
+ * filter). */
 void ms_os_purge(void *start, size_t bytes);
+/* The same, and zeros are read from then on in any case. */
+void ms_os_clear(void *start, size_t bytes);
 
 /* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned, from 64 bytes on 64-byte aligned.
  * Thread-safe without a lock. */

@@ -2,15 +2,21 @@
 #define _GNU_SOURCE /* asprintf */
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -371,6 +377,88 @@ START_TEST(mappings_run_out) {
 }
 END_TEST
 
+/* ---- a sandbox or locked memory: the kernel refuses to give memory back, to grow or to protect it, or all of it */
+static const int refused_calls[][6] = {{SYS_madvise, SYS_mremap, SYS_mprotect},
+                                       {SYS_madvise, SYS_mremap, SYS_mprotect, SYS_munmap},
+                                       {SYS_madvise, SYS_mremap, SYS_mprotect, SYS_munmap, SYS_mmap, SYS_brk}};
+
+static bool refuse(const int *calls) {
+    struct sock_filter filter[16] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    unsigned short length = 1;
+    for (size_t i = 0; i < 6 && calls[i]; i++) {
+        filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1);
+        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    }
+    filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {length, filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void expect(bool condition, int status) {
+    if (!condition) _exit(status);
+}
+
+static bool is_all(const char *block, size_t bytes, char value) {
+    for (size_t i = 0; i < bytes; i++)
+        if (block[i] != value) return false;
+    return true;
+}
+
+/* Every entry point gives a block that is in order, or NULL with ENOMEM; what is there stays. */
+static void live_with_refusals(void) {
+    static const size_t sizes[] = {50, 700, 9000, 40000, 300000, 1500000}; /* what is never given back adds up */
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    char *kept = malloc(64);
+    expect(kept != NULL, 2);
+    memset(kept, 'k', 64);
+    for (size_t i = 0; i < 4 * SIZES * entry_count; i++) {
+        const entry_t *entry = &entries[i % entry_count];
+        size_t size = sizes[i / entry_count % SIZES];
+        errno = 0;
+        char *block = entry->allocate(64, size);
+        expect(block || errno == ENOMEM, 3);
+        if (!block) continue;
+        if (entry->zeroed) expect(is_all(block, size, 0), 4);
+        memset(block, 'b', size);
+        char *grown = realloc(block, size + size / 3);
+        expect(grown || errno == ENOMEM, 5);
+        expect(is_all(grown ? grown : block, size, 'b'), 6);
+        free(grown ? grown : block);
+        if (i % 97 == 0) malloc_trim(0);
+    }
+    expect(is_all(kept, 64, 'k'), 7);
+    if (support_is_memscope()) memscope_export_json("/dev/null");
+    free(kept);
+}
+
+START_TEST(system_calls_refused) {
+    int status;
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        expect(refuse(refused_calls[_i]), 0); /* no seccomp here */
+        live_with_refusals();
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(status == 0, "refused calls %d: status %#x", _i, (unsigned)status);
+}
+END_TEST
+
+START_TEST(locked_memory) {
+    int status;
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        expect(mlockall(MCL_CURRENT | MCL_FUTURE) == 0, 0); /* not allowed here */
+        live_with_refusals();
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(status == 0, "status %#x", (unsigned)status);
+}
+END_TEST
+
 static Suite *suite(void) {
     const TTest *tests[] = {handlers_that_allocate,
                             handlers_on_their_own_stack,
@@ -383,8 +471,14 @@ static Suite *suite(void) {
                             growth_takes_no_counted_room,
                             address_space_ends_for_threads,
                             no_address_space,
-                            mappings_run_out};
-    return SUPPORT_SUITE("process", tests);
+                            mappings_run_out,
+                            locked_memory};
+    Suite *suite = SUPPORT_SUITE("process", tests);
+    TCase *refusals = tcase_create("system_calls_refused");
+    tcase_set_timeout(refusals, 240);
+    tcase_add_loop_test(refusals, system_calls_refused, 0, sizeof refused_calls / sizeof refused_calls[0]);
+    suite_add_tcase(suite, refusals);
+    return suite;
 }
 
 int main(void) {

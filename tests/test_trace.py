@@ -282,6 +282,14 @@ class Trace(cli_support.Case):
         self.assertEqual(tables["trace"][-1]["events"], len(events))
         self.assertEqual([event.size for event in second if event.thread == 1].count(77), 20)
 
+    def test_second_log_of_locked_memory(self):
+        """It defines what it names although the kernel does not take what the first one left back."""
+        self.subject("mode:exact,stacks:caller,buffer_size:16M", "locked")
+        tables, events = read(self.path("logs", max(os.listdir(self.path("logs")), key=len)))
+        sites = {event.site for event in events} - {0}
+        self.assertTrue(sites)
+        self.assertLessEqual(sites, {row["id"] for row in tables["sites"]})
+
     def test_toggle(self):
         """Switched on and off by two threads while others work: every log is whole and consistent with itself."""
         self.subject("buffer_size:1M", "toggle", "30000", "4")

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -191,7 +192,8 @@ int main(int count, char **arguments) {
     if (strcmp(what, "mix") == 0) run(mix, threads);
     if (strcmp(what, "fork") == 0) forked();
     if (strcmp(what, "endless") == 0) endless();
-    if (strcmp(what, "switch") == 0) return switched("logs");
+    if (strcmp(what, "locked") == 0) mlockall(MCL_CURRENT | MCL_FUTURE); /* or what is allowed of it */
+    if (strcmp(what, "locked") == 0 || strcmp(what, "switch") == 0) return switched("logs");
     if (strcmp(what, "daemon") == 0) return daemon_like();
     if (strcmp(what, "toggle") == 0) toggled("logs", threads);
     if (strcmp(what, "comprehensive") == 0) {

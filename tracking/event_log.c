@@ -538,7 +538,7 @@ static bool prepare_memory(void) {
 
 /* Everything as at the beginning of a file; what the rings still hold is of another. */
 static void reset_session(void) {
-    ms_os_purge(log_.memory, sizeof(memory_t));
+    ms_os_clear(log_.memory, sizeof(memory_t));
     log_.rows.used = 0;
     log_.rows.error = 0;
     log_.out_used = log_.out_sent = 0;
