@@ -1,6 +1,7 @@
 /* Programs for test_stacks.py, linked to the library:
  *
  *     stacks_subject many N          N distinct call stacks, each with a block that stays for a moment
+ *     stacks_subject recursion N     a function that calls itself, two that call each other, N calls deep, allocate
  *     stacks_subject unload A B      a function `twin` of library A allocates, A is unloaded; then B, if there is one
  *     stacks_subject backwards       the clock goes back while blocks come and go
  *     stacks_subject torn            allocates while its stacks are being left: longjmp, pthread_exit, cancellation */
@@ -25,35 +26,99 @@ static void expect(int condition, const char *what) {
     exit(1);
 }
 
-/* ---- a stack for each number: two calls of two functions, one bit a level */
-static void right(unsigned bits, unsigned levels);
-
-static __attribute__((noinline)) void left(unsigned bits, unsigned levels) {
-    if (levels == 0) {
-        free(kept);
-        kept = malloc(bits % 100);
-    } else if (bits & 1) {
-        left(bits >> 1, levels - 1);
-    } else {
-        right(bits >> 1, levels - 1);
-    }
+/* ---- a stack for each number: at each level one of two calls, by one bit; every level its own function */
+static __attribute__((noinline)) void level_0(unsigned bits) {
+    free(kept);
+    kept = malloc(bits % 100);
     __asm__ volatile("" ::: "memory");
 }
 
-static __attribute__((noinline)) void right(unsigned bits, unsigned levels) {
-    if (levels == 0) {
-        free(kept);
-        kept = malloc(bits % 100);
-    } else if (bits & 1) {
-        left(bits >> 1, levels - 1);
-    } else {
-        right(bits >> 1, levels - 1);
-    }
-    __asm__ volatile("" ::: "memory");
-}
+#define LEVEL(level, next)                                                             \
+    static __attribute__((noinline)) void level_##level(unsigned bits) {               \
+        if (bits & 1) {                                                                \
+            level_##next(bits >> 1);                                                   \
+            __asm__ volatile("# " #level " after a one" ::: "memory"); /* two calls */ \
+        } else {                                                                       \
+            level_##next(bits >> 1);                                                   \
+        }                                                                              \
+        __asm__ volatile("# " #level ::: "memory");                                    \
+    }                                                                                  \
+    _Static_assert((level) == (next) + 1, "a chain")
+LEVEL(1, 0);
+LEVEL(2, 1);
+LEVEL(3, 2);
+LEVEL(4, 3);
+LEVEL(5, 4);
+LEVEL(6, 5);
+LEVEL(7, 6);
+LEVEL(8, 7);
+LEVEL(9, 8);
+LEVEL(10, 9);
+LEVEL(11, 10);
+LEVEL(12, 11);
+LEVEL(13, 12);
+LEVEL(14, 13);
+LEVEL(15, 14);
+LEVEL(16, 15);
+LEVEL(17, 16);
+LEVEL(18, 17);
+LEVEL(19, 18);
+LEVEL(20, 19);
+LEVEL(21, 20);
+LEVEL(22, 21);
 
 static int many(unsigned count) {
-    for (unsigned i = 0; i < count; i++) left(i, 22);
+    for (unsigned i = 0; i < count; i++) level_22(i);
+    return 0;
+}
+
+/* ---- recursion, and what stands for it: at each level a block of 24 bytes is kept, one of 40 comes and goes */
+struct kept {
+    struct kept *next;
+    char room[16];
+};
+
+static __attribute__((noinline)) struct kept *deep(unsigned left, struct kept *list) {
+    struct kept *block = malloc(sizeof *block);
+    expect(block != NULL, "malloc");
+    block->next = list;
+    free(malloc(40));
+    struct kept *all = left > 1 ? deep(left - 1, block) : block;
+    __asm__ volatile("" : "+r"(all)::"memory");
+    return all;
+}
+
+static __attribute__((noinline)) struct kept *other_way(unsigned left, struct kept *list);
+
+static __attribute__((noinline)) struct kept *one_way(unsigned left, struct kept *list) {
+    struct kept *block = malloc(sizeof *block);
+    expect(block != NULL, "malloc");
+    block->next = list;
+    free(malloc(40));
+    struct kept *all = left > 1 ? other_way(left - 1, block) : block;
+    __asm__ volatile("" : "+r"(all)::"memory");
+    return all;
+}
+
+static struct kept *other_way(unsigned left, struct kept *list) {
+    struct kept *all = one_way(left, list);
+    __asm__ volatile("" : "+r"(all)::"memory");
+    return all;
+}
+
+static void *recurse(void *levels) {
+    unsigned count = (unsigned)(uintptr_t)levels;
+    kept = one_way(count, deep(count, NULL));
+    return NULL;
+}
+
+static int recursion(unsigned levels) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    expect(pthread_attr_setstacksize(&attributes, 256 << 20) == 0, "pthread_attr_setstacksize");
+    expect(pthread_create(&thread, &attributes, recurse, (void *)(uintptr_t)levels) == 0, "pthread_create");
+    expect(pthread_join(thread, NULL) == 0, "pthread_join");
     return 0;
 }
 
@@ -147,9 +212,10 @@ static int torn(void) {
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "many") == 0 && argc == 3) return many((unsigned)strtoul(argv[2], NULL, 10));
+    if (strcmp(what, "recursion") == 0 && argc == 3) return recursion((unsigned)strtoul(argv[2], NULL, 10));
     if (strcmp(what, "unload") == 0) return unload(argv + 2);
     if (strcmp(what, "backwards") == 0) return backwards();
     if (strcmp(what, "torn") == 0) return torn();
-    fprintf(stderr, "stacks_subject many N | unload A [B] | backwards | torn\n");
+    fprintf(stderr, "stacks_subject many N | recursion N | unload A [B] | backwards | torn\n");
     return 2;
 }

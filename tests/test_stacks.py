@@ -173,6 +173,38 @@ def test_many_stacks(directory):
     check(quality.get("complete"), "the data is not complete")
 
 
+# ---- recursion
+
+def recursion(directory, levels, conf):
+    """Block size and frames of each site of a recursion of that depth; the data quality."""
+    data = subject(directory, "recursion", str(levels), conf=f"mode:exact,{conf}")
+    rows = [row for row in data["sites"] if len(row["stack"]) <= 7]
+    stacks = []
+    for size, live in ((24, 2 * levels), (40, 0)):
+        mine = [row for row in rows if row["allocated_bytes"] == size * row["allocated_blocks"]]
+        for column, blocks in (("allocated", 2 * levels), ("live", live)):
+            check(sum(row[f"{column}_blocks"] for row in mine) == blocks, f"{levels} levels: {column} blocks of {size} bytes")
+            check(sum(row[f"{column}_bytes"] for row in mine) == size * blocks, f"{levels} levels: {column} bytes")
+        stacks += [(size, len(row["stack"])) for row in mine]
+    return sorted(stacks), data["data_quality"]
+
+
+def test_recursion(directory):
+    """A recursion has the same sites however deep it goes, and a few more once it is deeper than stack_depth."""
+    first, _ = recursion(directory, 10, "check_stacks:on")
+    check(len(first) == 8, f"sites of a recursion: {first}")
+    cut_first = None
+    for levels, conf in ((100, "check_stacks:on"), (1000, "check_stacks:on"), (150, "stack_depth:60"), (100000, "stack_depth:60")):
+        stacks, quality = recursion(directory, levels, conf)
+        check(quality["different_stacks"] == 0, f"{levels} levels: {quality['different_stacks']} stacks differ from libunwind's")
+        check((quality["truncated_stacks"] > 0) == (levels > 100), f"{levels} levels: {quality['truncated_stacks']} stacks cut")
+        if levels == 100:
+            check(stacks == first, f"100 levels have the sites {stacks}, 10 have {first}")
+            continue
+        cut_first = cut_first or stacks
+        check(stacks == cut_first and len(stacks) <= 20, f"{levels} levels have the sites {stacks}, not {cut_first}")
+
+
 # ---- time, and stacks that go
 
 def test_clock(directory):

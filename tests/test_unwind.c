@@ -1,9 +1,11 @@
 /* Stack capture against libunwind, frame by frame, in every kind of frame a C or C++ program on Linux makes; and
- * against itself: the stack read back from the table must be the plain walk's, whatever was captured before.
+ * against itself: the stack read back from the table must be the plain walk's, recursion collapsed, whatever was
+ * captured before.
  *
  * The program has its own ms_os_* so that memory can be made to fail. */
 #define _GNU_SOURCE
 #include "alloc/os.h"
+#include "tests/collapse.h"
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 #include "tracking/unwind_table.h"
@@ -82,6 +84,13 @@ static void check_equal(const char *what, const frames_t *left, const frames_t *
                  (unsigned long)(i < right->count ? right->pcs[i] : 0), ms_unwind_end_meaning[end]);
 }
 
+/* A stack of the table beside a plain walk. */
+static void check_site(const char *what, const frames_t *site, const frames_t *walk, ms_unwind_end_t end) {
+    frames_t collapsed = *walk;
+    collapsed.count = collapse(collapsed.pcs, collapsed.count);
+    check_equal(what, site, &collapsed, end);
+}
+
 static void read_back(uint32_t site, frames_t *frames) {
     uint64_t pcs[ROOM];
     frames->count = (unsigned)ms_stack_pcs(site, pcs, ROOM);
@@ -109,7 +118,7 @@ static __attribute__((noinline)) void take(void) {
     walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, depth_limit, &end);
     ck_assert_int_eq(errno, 77);
     ck_assert(take_with_libunwind(pc, &other));
-    check_equal("site and walk", &site, &walk, end);
+    check_site("site and walk", &site, &walk, end);
     check_equal("walk and libunwind", &walk, &other, end);
     compared++;
 }
@@ -121,7 +130,7 @@ static __attribute__((noinline)) unsigned take_ours(ms_unwind_end_t *end) {
     MS_UNWIND_CALLER(pc, sp, fp);
     read_back(ms_unwind_site(state, pc, sp, fp, depth_limit), &site);
     walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, depth_limit, end);
-    check_equal("site and walk", &site, &walk, *end);
+    check_site("site and walk", &site, &walk, *end);
     return walk.count;
 }
 
@@ -210,6 +219,61 @@ START_TEST(deep_recursion_keeps_the_innermost_frames) {
     depth_limit = 1;
     recurse(10);
     ck_assert_uint_gt(state->stats.ends[MS_UNWIND_END_depth], 1000);
+}
+END_TEST
+
+/* Circles of calls. The frames at the end of one, and the ones it was cut at, make a few stacks; its depth makes none.
+ */
+typedef void circle_fn(unsigned left);
+static circle_fn circle_self, circle_of_two, circle_of_three;
+static _Atomic unsigned turns; /* no tail calls, no functions found to be the same */
+
+static __attribute__((noinline)) void circle_self(unsigned left) {
+    if (left > 0) circle_self(left - 1);
+    take();
+    turns++;
+}
+
+static __attribute__((noinline)) void back_of_two(unsigned left) {
+    if (left > 0) circle_of_two(left - 1);
+    turns += 2;
+}
+
+static __attribute__((noinline)) void circle_of_two(unsigned left) {
+    if (left > 0) back_of_two(left - 1);
+    take();
+    turns++;
+}
+
+static __attribute__((noinline)) void last_of_three(unsigned left) {
+    if (left > 0) circle_of_three(left - 1);
+    take();
+    turns += 3;
+}
+
+static __attribute__((noinline)) void middle_of_three(unsigned left) {
+    if (left > 0) last_of_three(left - 1);
+    turns += 2;
+}
+
+static __attribute__((noinline)) void circle_of_three(unsigned left) {
+    if (left > 0) middle_of_three(left - 1);
+    take();
+    turns++;
+}
+
+START_TEST(recursion_makes_no_stacks_with_its_depth) {
+    start();
+    static circle_fn *const circles[] = {circle_self, circle_of_two, circle_of_three};
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t before = 0;
+        static const unsigned depths[] = {30, 150, 1500, 3000}; /* whole, whole, cut at depth_limit */
+        for (volatile unsigned j = 0; j < 4; j++) {             /* not unrolled: every call from the same place */
+            if (j == 1 || j == 3) before = ms_stack_count();
+            circles[i](depths[j]);
+            if (j == 1 || j == 3) ck_assert_uint_eq(ms_stack_count(), before);
+        }
+    }
 }
 END_TEST
 
@@ -377,7 +441,7 @@ static __attribute__((noinline)) void capture_deep(unsigned left, uint64_t path)
         for (int i = 0; i < 50; i++) {
             read_back(ms_unwind_site(state, pc, sp, fp, depth_limit), &site);
             walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, depth_limit, &end);
-            check_equal("under signals: site and walk", &site, &walk, end);
+            check_site("under signals: site and walk", &site, &walk, end);
         }
     }
     NO_TAIL_CALL;
@@ -511,7 +575,7 @@ static __attribute__((noinline)) void take_in_twin(void) {
     MS_UNWIND_CALLER(pc, sp, fp);
     read_back(ms_unwind_site(state, pc, sp, fp, DEPTH), &site);
     walk.count = ms_unwind_pcs(state, pc, sp, fp, walk.pcs, DEPTH, &end);
-    check_equal("site and walk", &site, &walk, end);
+    check_site("site and walk", &site, &walk, end);
     ck_assert_uint_eq(walk.count, around.count + 1);
     ck_assert_uint_lt(walk.pcs[1] - around.pcs[0], 100); /* the next call of the same function */
     for (unsigned i = 1; i < around.count; i++) ck_assert_uint_eq(walk.pcs[i + 1], around.pcs[i]);
@@ -637,7 +701,7 @@ static __attribute__((noinline)) void own_frame(unsigned left, uintptr_t caller)
         ck_assert_uint_eq(pc, caller);
         read_back(ms_unwind_site(state, pc, sp, fp, DEPTH), &site);
         ck_assert(take_with_libunwind(caller, &other));
-        check_equal("from the caller on", &site, &other, MS_UNWIND_END_root);
+        check_site("from the caller on", &site, &other, MS_UNWIND_END_root);
         compared++;
     }
     room[0] = room[1];
@@ -796,6 +860,24 @@ START_TEST(a_million_stacks_and_the_cap) {
 }
 END_TEST
 
+/* Every stack of up to nine calls from three places, and what is left of it, told in another way. */
+START_TEST(recursion_stands_in_a_stack_once) {
+    start();
+    for (unsigned length = 1, words = 3; length <= 9; length++, words *= 3) {
+        for (unsigned word = 0; word < words; word++) {
+            uintptr_t pcs[9];
+            uint64_t got[9];
+            for (unsigned i = 0, letters = word; i < length; i++, letters /= 3) pcs[i] = 4711 + letters % 3;
+            uint32_t site = ms_stack_intern(pcs, length);
+            ck_assert_uint_eq(site, ms_stack_intern(pcs, length));
+            unsigned left = collapse(pcs, length);
+            ck_assert_uint_eq(ms_stack_pcs(site, got, 9), left);
+            ck_assert_mem_eq(pcs, got, left * sizeof pcs[0]);
+        }
+    }
+}
+END_TEST
+
 enum { RACERS = 8, RACE_STACKS = 60000, RACE_SEED = 5000000 };
 
 static void *race(void *argument) {
@@ -858,6 +940,7 @@ static bool runs_here(const TTest *test) {
 int main(void) {
     static const TTest *const *const tests[] = {&every_kind_of_frame,
                                                 &deep_recursion_keeps_the_innermost_frames,
+                                                &recursion_makes_no_stacks_with_its_depth,
                                                 &callbacks_of_libc,
                                                 &frames_of_cxx,
                                                 &signal_frames,
@@ -875,6 +958,7 @@ int main(void) {
                                                 &own_frames_are_left_out,
                                                 &corrupt_unwind_information,
                                                 &a_million_stacks_and_the_cap,
+                                                &recursion_stands_in_a_stack_once,
                                                 &threads_that_add_the_same_stacks,
                                                 &no_memory};
     Suite *suite = suite_create("unwind");

@@ -1,7 +1,7 @@
 /* A library to preload: every malloc, calloc and realloc of a real program takes its stack four times, and the four are
  * compared:
  *
- *     site     ms_unwind_site, read back from the stack table   (with the shortcut)
+ *     site     ms_unwind_site, read back from the stack table   (with the shortcut, recursion collapsed)
  *     walk     ms_unwind_pcs                                    (without)
  *     other    libunwind's unw_backtrace
  *
@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include "alloc/os.h"
+#include "tests/collapse.h"
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 
@@ -105,9 +106,11 @@ static void check_site(uint32_t site, const taken_t *walk, ms_unwind_end_t end) 
     uint64_t pcs[DEPTH];
     taken_t kept = {.count = (unsigned)ms_stack_pcs(site, pcs, DEPTH)};
     for (unsigned i = 0; i < kept.count; i++) kept.pcs[i] = pcs[i];
-    if (kept.count == walk->count && memcmp(kept.pcs, walk->pcs, kept.count * sizeof(kept.pcs[0])) == 0) return;
+    taken_t collapsed = *walk;
+    collapsed.count = collapse(collapsed.pcs, collapsed.count);
+    if (kept.count == collapsed.count && memcmp(kept.pcs, collapsed.pcs, kept.count * sizeof(kept.pcs[0])) == 0) return;
     counts.site_differs++;
-    show("site differs", &kept, walk, end);
+    show("site differs", &kept, &collapsed, end);
 }
 
 static __attribute__((noinline)) void take(uintptr_t pc, uintptr_t sp, uintptr_t fp) {

@@ -34,19 +34,22 @@ static int position_of(uintptr_t pc, void *const *frames, int count) {
 
 static __attribute__((noinline)) void compare(const ms_unwind_thread_t *state, uintptr_t pc, uint32_t site) {
     void *other[MS_UNWIND_MAX_DEPTH + OWN_FRAMES];
-    uint64_t ours[MS_UNWIND_MAX_DEPTH];
+    uintptr_t same[MS_UNWIND_MAX_DEPTH];
     int taken = backtrace(other, MS_UNWIND_MAX_DEPTH + OWN_FRAMES), first = position_of(pc, other, taken);
-    size_t count = ms_stack_pcs(site, ours, MS_UNWIND_MAX_DEPTH), there = (size_t)(taken - first), same = 0;
-    if (first == taken || count == 0) return; /* libunwind got lost before, or the table of stacks is full */
-    while (same < count && same < there && ours[same] == (uintptr_t)other[first + (int)same]) same++;
+    size_t count = state->taken, there = (size_t)(taken - first);
+    if (first == taken || site == MS_STACK_OTHER)
+        return; /* libunwind got lost before, or the table of stacks is full */
     bool whole = state->end == MS_UNWIND_END_root;
-    bool equal = same == count && (!whole || same == there);
+    bool equal = whole ? there == count : there >= count;
+    for (size_t i = 0; i < count && equal; i++) same[i] = (uintptr_t)other[first + (int)i];
+    equal = equal && ms_stack_intern(same, count) == site; /* equal frames, equal ids */
     atomic_fetch_add_explicit(&ms_process.compared_stacks, 1, memory_order_relaxed);
     if (!equal) atomic_fetch_add_explicit(&ms_process.different_stacks, 1, memory_order_relaxed);
 }
 
 void ms_check_stack(const ms_unwind_thread_t *state, uintptr_t pc, uint32_t site) {
-    if (!backtrace || inside) return;
+    bool is_within_capture = atomic_load_explicit(&state->busy, memory_order_relaxed) != 0; /* the caller alone */
+    if (!backtrace || inside || is_within_capture) return;
     int saved = errno;
     inside = true;
     compare(state, pc, site);

@@ -10,6 +10,9 @@
  * killed or not taken along by fork. The old index stays mapped, someone may still be reading it, but its memory goes
  * back: it then reads as empty, what is looked up there seems new, and add() finds out by looking at `newest` last.
  *
+ * Recursion is found where a node would be added: the frames of one never become nodes, so looking them up never
+ * succeeds, and other stacks pay nothing for it.
+ *
  * Two threads that add the same frame create two nodes; the one that loses the slot is taken out of use (pc 0). */
 #include "tracking/stacks.h"
 
@@ -153,6 +156,32 @@ static uint32_t node_new(uint32_t parent, uint64_t pc) {
     return id;
 }
 
+static inline uint64_t pc_of(uint32_t id) {
+    return atomic_load_explicit(&node_of(id)->pc, memory_order_relaxed);
+}
+
+static inline uint32_t parent_of(uint32_t id) {
+    return atomic_load_explicit(&node_of(id)->parent, memory_order_relaxed);
+}
+
+/* The stack that `pc`, called from `parent`, only repeats: its innermost frames are those of `parent` 1, 2 or 3 calls
+ * before, again. MS_STACK_NONE: it repeats none. */
+static uint32_t recursion_of(uint32_t parent, uint64_t pc) {
+    uint32_t repeated = parent;
+    for (unsigned period = 1; period <= MS_STACK_PERIOD && repeated >= MS_STACK_FIRST; period++) {
+        bool equal = pc_of(repeated) == pc;
+        uint32_t inner = parent, outer = parent_of(repeated);
+        for (unsigned left = period - 1; left > 0 && equal; left--) {
+            equal = pc_of(inner) == pc_of(outer); /* of no stack: 0 */
+            inner = parent_of(inner);
+            outer = parent_of(outer);
+        }
+        if (equal) return repeated;
+        repeated = parent_of(repeated);
+    }
+    return MS_STACK_NONE;
+}
+
 static uint32_t overflow(void) {
     atomic_fetch_add_explicit(&ms_stack_table.overflow, 1, memory_order_relaxed);
     return MS_STACK_OTHER;
@@ -167,6 +196,8 @@ static uint32_t give_up(uint32_t id, uint32_t instead) {
 static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint64_t pc) {
     if (parent == MS_STACK_OTHER) return parent; /* counted when its first frame found no room */
     if (index == NULL || pc == 0) return overflow();
+    uint32_t repeated = recursion_of(parent, pc);
+    if (repeated != MS_STACK_NONE) return repeated;
     uint32_t id = 0;
     bool is_seen = false; /* others may have found it */
     while (index != NULL) {

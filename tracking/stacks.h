@@ -7,6 +7,10 @@
  *     id 1 MS_STACK_OTHER     every stack that came after the table was full; it has no frames
  *     id 2, 3, ...            nodes in order of creation, never changed, never removed
  *
+ * Recursion stands in a stack once: innermost frames that repeat the one, two or three before them (a function that
+ * calls itself, or two or three that call each other in a circle) are the stack without them. So a recursion has the
+ * same few stacks however deep it goes.
+ *
  * Nodes lie in chunks of MS_STACK_CHUNK that are mapped when first needed and never move. A reader, in this process or
  * outside it, needs only ms_stack_table: node id = chunks[id / MS_STACK_CHUNK][id % MS_STACK_CHUNK], ids below `next`;
  * a parent is always smaller than its child. A node with pc 0 is not in use (two threads created the same frame at the
@@ -26,8 +30,10 @@
 #define MS_STACK_OTHER 1u
 #define MS_STACK_FIRST 2u /* first id that stands for a frame */
 
-#define MS_STACK_CHUNK 16384u      /* nodes in a chunk: 256 KiB */
-#define MS_STACK_CHUNKS 256u       /* chunks at most */
+#define MS_STACK_PERIOD 3u /* calls in the longest circle that counts as recursion */
+
+#define MS_STACK_CHUNK 16384u                            /* nodes in a chunk: 256 KiB */
+#define MS_STACK_CHUNKS 256u                             /* chunks at most */
 #define MS_STACK_MOST (MS_STACK_CHUNK * MS_STACK_CHUNKS) /* nodes at most, 4 million */
 
 typedef struct ms_stack_node {
@@ -49,11 +55,12 @@ extern ms_stack_table_t ms_stack_table; /* zero until ms_stacks_init */
  * stack is then MS_STACK_OTHER. */
 bool ms_stacks_init(uint32_t max_nodes);
 
-/* The stack of frame `pc` (not 0) called from stack `parent`. A child of MS_STACK_OTHER is MS_STACK_OTHER. Thread-safe,
- * async-signal-safe, and equal arguments give equal ids, always. */
+/* The stack of frame `pc` (not 0) called from stack `parent`; a stack on the way to `parent` when that only repeats it.
+ * A child of MS_STACK_OTHER is MS_STACK_OTHER. Thread-safe, async-signal-safe, and equal arguments give equal ids,
+ * always. */
 uint32_t ms_stack_child(uint32_t parent, uint64_t pc);
 
-/* The stack of count return addresses, innermost first. */
+/* The stack of count return addresses, innermost first, recursion among them or not. */
 uint32_t ms_stack_intern(const uintptr_t *pcs, size_t count);
 
 /* Writes the frames of a stack, innermost first, at most max of them; returns how many frames the stack has (0 for ids

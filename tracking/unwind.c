@@ -177,8 +177,8 @@ static MS_COLD bool find_bx(const walk_t *w, uintptr_t *bx) {
     return found;
 }
 
-/* The loader calls constructors from code without unwind information, but nothing is below where the stack of the process
- * began (aligned for the call). */
+/* The loader calls constructors from code without unwind information, but nothing is below where the stack of the
+ * process began (aligned for the call). */
 static bool is_entry_of_process(uintptr_t sp) {
     return sp != 0 && sp == ((uintptr_t)__libc_stack_end & ~(uintptr_t)15);
 }
@@ -327,13 +327,16 @@ static inline uint32_t commit(walk_t *w) {
     bool outer_fp_matters = depth > 0 && frames[depth - 1].fp_matters;
     for (unsigned left = w->added; left > 0; left--, depth++) {
         ms_unwind_frame_t frame = frames[MS_UNWIND_MAX_DEPTH - left];
-        frame.stack = stack = ms_stack_child(stack, frame.pc);
+        bool is_recursion = depth > 0 && frames[depth - 1].pc == frame.pc; /* child() says the same, slower */
+        if (!is_recursion) stack = ms_stack_child(stack, frame.pc);
+        frame.stack = stack;
         if (!outer_fp_matters) frame.fp_words = 0;
         if (outer_fp_matters && frame.fp_words == 0) frame.fp_matters = true;
         outer_fp_matters = frame.fp_matters;
         frames[depth] = frame;
     }
     w->state->depth = w->keepable ? depth : 0;
+    w->state->taken = (uint16_t)depth;
     w->state->end = (uint8_t)w->end;
     return stack;
 }

@@ -22,7 +22,8 @@
  * each, by a system call that fails instead of faulting. The known range belongs to one stack; when sp leaves it (a
  * fiber, an alternate signal stack) it starts anew, so another stack is never read by accident.
  *
- * A stack deeper than max_depth keeps its innermost frames; recursion is kept as it is, frame by frame.
+ * A stack deeper than max_depth keeps its innermost frames. Recursion counts frame by frame there and is kept so by the
+ * thread; the stack table has it once. A recursion deeper than max_depth is one more stack, without what called it.
  *
  * Signals: a capture inside a capture (a handler that allocates) answers with the caller alone and is counted. One that
  * was left for good by longjmp is noticed by the next capture and forgotten.
@@ -95,6 +96,7 @@ typedef struct ms_unwind_thread {
     uint8_t end;            /* ms_unwind_end_t of the kept stack */
     uint16_t epoch;         /* counts captures given up for dead */
     uint16_t reentries;     /* captures refused because of one under way */
+    uint16_t taken;         /* frames of the last stack, kept or not, recursion frame by frame */
     uintptr_t known_low;    /* memory known to be readable: known_low <= address < known_high */
     uintptr_t known_high;
     ms_unwind_stats_t stats;
