@@ -475,8 +475,7 @@ typedef struct request {
     size_t size, alignment; /* alignment 16: none asked for */
     size_t room; /* a large block gets memory for so many bytes, if that is more */
     ms_origin_t origin;
-    void *caller;
-    uintptr_t sp, fp; /* registers of the caller once it is returned to; sp 0: not known */
+    ms_caller_t from;
     ms_large_t *large; /* its memory, if that had to be there first */
     uint32_t site;     /* found: its own or a sample's */
     bool sampled;
@@ -502,7 +501,7 @@ static void count_birth(ms_arena_t *arena, uint32_t site, const void *base, size
 
 static uint32_t every_site(ms_arena_t *arena, request_t *request) {
     if (!is_exact()) return 0;
-    return request->site = ms_site_capture(arena, request->caller, request->sp, request->fp);
+    return request->site = ms_site_capture(arena, &request->from);
 }
 
 /* `size` as the header has it: 0 for large blocks. */
@@ -520,7 +519,7 @@ static uint32_t sample_class(const request_t *request, uint32_t actual) {
 }
 
 static uint32_t sample_site(ms_arena_t *arena, request_t *request, double weight, uint32_t class) {
-    uint32_t site = request->site = ms_site_capture(arena, request->caller, request->sp, request->fp);
+    uint32_t site = request->site = ms_site_capture(arena, &request->from);
     arena->sampled_blocks++;
     ms_site_count_sample(arena, site, request->size, weight);
     ms_calibration_allocated(site, sample_class(request, class), class, request->size, weight);
@@ -666,34 +665,19 @@ static void *allocate(request_t *request) {
     return payload;
 }
 
-/* malloc gives no caller, to save the load, and ends in a jump to here: the return address is its caller's, and so are
- * the registers, which a stack can start from. */
-#define CALLER_OR(given) ((given) ? (given) : __builtin_return_address(0))
-#define SET_CALLER(request, given)                                     \
-    do {                                                               \
-        (request).caller = (given);                                    \
-        if (given) break;                                              \
-        uintptr_t *frame = __builtin_frame_address(0);                 \
-        (request).fp = frame[0];                                       \
-        (request).caller = (void *)frame[1];                           \
-        (request).sp = (uintptr_t)(frame + 2);                         \
-    } while (0)
-
-MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin};
-    SET_CALLER(request, caller);
+MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .from = MS_CALLER(from)};
     return allocate(&request);
 }
 
-__attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, void *caller) {
-    caller = CALLER_OR(caller);
-    if (ms_unlikely(size > MS_SMALL_MAX)) return ms_allocate_slow(size, origin, caller);
+__attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    if (ms_unlikely(size > MS_SMALL_MAX)) return ms_allocate_slow(size, origin, from);
     bool due;
     ms_arena_t *arena = ms_arena_current;
     size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
     void *payload = ms_take_plain(arena, size, offset, origin, ms_secret.medium, &due);
     if (ms_likely(payload != NULL)) return payload;
-    return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
+    return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
 
 /* ---- mode exact: the usual malloc and the usual free, without what is rare; that takes the ways it takes in other modes */
@@ -716,13 +700,13 @@ static inline void settle_exact(ms_arena_t *arena) {
 }
 
 /* The list of the block's class is not empty. */
-static inline void *allocate_exact(ms_arena_t *arena, size_t size, ms_origin_t origin, void *caller, uintptr_t sp, uintptr_t fp) {
+static inline void *allocate_exact(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     uint32_t class = ms_class_of(size);
     settle_exact(arena);
     look_at_clock(arena);
     arena->lists[class].allocated++;
     void *payload = list_pop(arena, class);
-    uint32_t site = ms_site_capture(arena, caller, sp, fp);
+    uint32_t site = ms_site_capture(arena, from);
     write_header(arena, payload, size, class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0, site, origin);
     ms_exact_allocated(arena, site, payload, size);
     arena->allocated_blocks++;
@@ -747,25 +731,17 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
     return true;
 }
 
-typedef struct caller_registers {
-    void *caller;
-    uintptr_t sp, fp;
-} caller_registers_t;
-
-static MS_COLD void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const caller_registers_t *from) {
-    request_t request = {
-        .size = size, .alignment = 16, .origin = origin, .caller = from->caller, .sp = from->sp, .fp = from->fp};
+static MS_COLD void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from};
     return allocate_counted(arena, &request);
 }
 
-__attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller) {
-    caller_registers_t from = {.sp = 0};
-    SET_CALLER(from, caller);
+__attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    ms_caller_t caller = MS_CALLER(from);
     ms_arena_t *arena = ms_arena_current;
     bool hidden = ms_arena_hide(arena);
     bool usual = is_usual(arena) && arena->lists[ms_class_of(size)].first != ms_list_end;
-    void *payload = usual ? allocate_exact(arena, size, origin, from.caller, from.sp, from.fp)
-                          : allocate_due(arena, size, origin, &from);
+    void *payload = usual ? allocate_exact(arena, size, origin, &caller) : allocate_due(arena, size, origin, &caller);
     if (hidden) ms_arena_show(arena);
     return payload;
 }
@@ -791,12 +767,15 @@ static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t orig
     return inner;
 }
 
-void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller) {
-    if (alignment <= 16) return ms_allocate(size, origin, caller);
-    void *payload = take_aligned(size, alignment, origin);
-    if (ms_likely(payload != NULL)) return payload;
-    request_t request = {.size = size, .alignment = alignment, .origin = origin, .caller = caller};
+static __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
+    request_t request = {.size = size, .alignment = alignment, .origin = origin, .from = MS_CALLER(from)};
     return allocate(&request);
+}
+
+void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
+    if (alignment <= 16) return ms_allocate(size, origin, from);
+    void *payload = take_aligned(size, alignment, origin);
+    return ms_likely(payload != NULL) ? payload : allocate_aligned(size, alignment, origin, from);
 }
 
 /* ---- finding */
@@ -1080,17 +1059,18 @@ __attribute__((noinline)) void ms_release_sized_slow(void *payload, ms_origin_t 
 /* ---- resizing */
 
 /* A variable's name follows its block; otherwise the site is that of the resize. */
-static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, void *caller) {
+static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, const ms_caller_t *from) {
     uint32_t site = ms_facts_site(old->facts);
     if (site >= MS_SITE_VARIABLES) return site;
-    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, caller, 0, 0) : 0;
+    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, from) : 0;
 }
 
 /* The block stays and is `size` bytes from now on: counted as freed and allocated again, in this order, since the two are
  * never there at once. True: it is sampled. */
-static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size, void *caller) {
+static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void *payload, size_t size,
+                           const ms_caller_t *from) {
     uint32_t class = old->large ? MS_CLASS_LARGE : old->slab->class;
-    uint32_t site = site_after(arena, old, caller), flags = ms_facts_flags(old->facts);
+    uint32_t site = site_after(arena, old, from), flags = ms_facts_flags(old->facts);
     ms_exact_not_temporary(arena);
     ms_free_list_t *list = &arena->lists[class];
     count_free(arena, old);
@@ -1106,18 +1086,18 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     return sampled;
 }
 
-static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
+static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
     ms_large_t *large = old->large, before = *large;
     ms_header_t header = *old->header; /* it may move */
     if (size <= MS_SMALL_MAX || !ms_large_resize(large, size)) return NULL;
     ms_block_facts_t moved = *old;
     moved.header = &header;
     moved.large = &before;
-    bool sampled = resize_counted(arena, &moved, large->payload, size, caller);
+    bool sampled = resize_counted(arena, &moved, large->payload, size, from);
     if (ms_facts_site(old->facts) >= MS_SITE_VARIABLES) ms_owned_moved(before.payload, large->payload);
     large->sample_site = 0;
     if (sampled) {
-        request_t request = {.size = size, .caller = caller};
+        request_t request = {.size = size, .from = *from};
         sample_large(arena, &request, large);
     }
     return large->payload;
@@ -1125,21 +1105,21 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
 
 /* Only the thread that owns the slab may leave the block where it is: a block with its code lies in its slabs. Blocks
  * about to be sampled move, their weight needs room. */
-static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size, void *caller) {
+static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
     if (size > MS_SMALL_MAX || ms_facts_flags(old->facts) & MS_FLAG_EXTENDED || ms_class_of(size) != old->slab->class ||
         atomic_load_explicit(&old->slab->arena, memory_order_relaxed) != arena)
         return NULL;
     if (arena->countdown < (int64_t)size && ms_process.sites == MS_SITES_SAMPLED) return NULL;
-    resize_counted(arena, old, old->base, size, caller);
+    resize_counted(arena, old, old->base, size, from);
     return old->base;
 }
 
-static void *resize_in_place(ms_block_facts_t *old, size_t size, void *caller) {
+static void *resize_in_place(ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
     ms_arena_t *arena = ms_arena_enter();
     if (is_exact()) look_at_clock(arena);
     ms_trace_look(arena);
     if (ms_unlikely(arena->tracing)) ms_trace_resizes(arena);
-    void *payload = old->large ? resize_large(arena, old, size, caller) : resize_small(arena, old, size, caller);
+    void *payload = old->large ? resize_large(arena, old, size, from) : resize_small(arena, old, size, from);
     ms_arena_leave(arena);
     return payload;
 }
@@ -1158,9 +1138,18 @@ static inline size_t plain_list(const ms_arena_t *arena, const uint64_t *payload
     return ms_class_of(payload[-2] & 0xffff) * sizeof(ms_free_list_t);
 }
 
+/* ms_take() for more. */
+static inline void *take_medium(size_t size, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    bool due;
+    void *payload = ms_take_plain(arena, size, ms_class_of(size) * sizeof(ms_free_list_t), origin, ms_secret.medium, &due);
+    if (ms_unlikely(due)) arena->countdown += (int64_t)size;
+    return payload;
+}
+
 /* A plain block stays or moves to another class. NULL: not such a block, or something is due, or no memory; nothing was
  * changed. */
-static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t origin, void *caller) {
+static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     size_t list, offset = ms_class_of(size) * sizeof(ms_free_list_t);
     if (size > MS_SMALL_MAX || !(list = plain_list(arena, payload, origin))) return NULL;
@@ -1169,7 +1158,7 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
         ms_resize_plain(arena, payload, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
         return payload;
     }
-    void *fresh = ms_allocate(size, origin, caller);
+    void *fresh = size <= MS_FAST_MAX ? ms_take(size, origin) : take_medium(size, origin);
     if (ms_unlikely(!fresh)) return NULL;
     size_t old_size = payload[-2] & 0xffff;
     memcpy(fresh, payload, size < old_size ? size : old_size);
@@ -1179,15 +1168,14 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
 
 /* What has grown will grow again: up to the size from which nothing is copied, room for twice as much is in the mapping.
  * Pages nobody touches cost nothing. */
-static void *allocate_growing(size_t size, ms_origin_t origin, void *caller) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .caller = caller};
+static void *allocate_growing(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from};
     if (size < MS_DIRECT_MIN && !ms_process.paranoid) request.room = 2 * size;
     return allocate(&request);
 }
 
-void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller) {
-    void *plain = resize_plain(payload, size, origin, caller);
-    if (ms_likely(plain != NULL)) return plain;
+static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    ms_caller_t caller = MS_CALLER(from);
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
@@ -1197,10 +1185,10 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller
         errno = ENOMEM;
         return NULL;
     }
-    void *stays = ms_process.paranoid ? NULL : resize_in_place(&old, size, caller);
+    void *stays = ms_process.paranoid ? NULL : resize_in_place(&old, size, &caller);
     if (stays) return stays;
-    void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, caller)
-                                                         : ms_allocate(size, origin, caller);
+    void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, &caller)
+                                                         : ms_allocate(size, origin, &caller);
     if (!fresh) return NULL;
     uint32_t site = ms_facts_site(old.facts);
     memcpy(fresh, payload, size < old.size ? size : old.size);
@@ -1210,8 +1198,14 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller
     return fresh;
 }
 
-void *ms_callocate(size_t size, ms_origin_t origin, void *caller) {
-    void *payload = ms_allocate(size, origin, caller);
+void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    void *plain = resize_plain(payload, size, origin);
+    return ms_likely(plain != NULL) ? plain : reallocate(payload, size, origin, from);
+}
+
+void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    ms_caller_t caller = MS_CALLER(from);
+    void *payload = ms_allocate(size, origin, &caller);
     if (!payload) return NULL;
     ms_block_facts_t block;
     bool fresh = size >= MS_DIRECT_MIN && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&

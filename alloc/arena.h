@@ -157,12 +157,26 @@ extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expect
 extern uintptr_t ms_heap_low, ms_heap_span;
 void ms_heap_range_include(const void *start, size_t bytes);
 
-/* `caller` is the return address of the entry point, NULL if that ends in a jump to the function. All set errno to ENOMEM when they return NULL. */
-void *ms_allocate_slow(size_t size, ms_origin_t origin, void *caller);
-void *ms_allocate_medium(size_t size, ms_origin_t origin, void *caller); /* more than MS_FAST_MAX, or more */
-void *ms_allocate_due(size_t size, ms_origin_t origin, void *caller);
-void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, void *caller);
-void *ms_callocate(size_t size, ms_origin_t origin, void *caller);
+/* Who called an entry point: where it returns to, and the registers then, which a stack can start from; sp 0: not known. */
+typedef struct ms_caller {
+    void *pc;
+    uintptr_t sp, fp;
+} ms_caller_t;
+
+/* Entry points end in a jump to what they do not do themselves and give no caller: who called them is in the frame of the
+ * function jumped to, which costs the fast path nothing. */
+static inline __attribute__((always_inline)) ms_caller_t ms_caller_or(const ms_caller_t *from, const uintptr_t *frame) {
+    if (from) return *from;
+    return (ms_caller_t){.pc = (void *)frame[1], .sp = (uintptr_t)(frame + 2), .fp = frame[0]};
+}
+#define MS_CALLER(from) ms_caller_or((from), __builtin_frame_address(0))
+
+/* `from` is NULL if the entry point ends in a jump to the function. All set errno to ENOMEM when they return NULL. */
+void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from);
+void *ms_allocate_medium(size_t size, ms_origin_t origin, const ms_caller_t *from); /* more than MS_FAST_MAX, or more */
+void *ms_allocate_due(size_t size, ms_origin_t origin, const ms_caller_t *from);
+void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from);
+void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from);
 void ms_release_slow(void *payload, ms_origin_t origin);
 void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
@@ -214,12 +228,21 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
     return payload;
 }
 
-static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, void *caller) {
-    if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, caller);
+/* The fast path and nothing else, for at most MS_FAST_MAX bytes; NULL: nothing was changed. */
+static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origin_t origin) {
+    ms_arena_t *arena = ms_arena_current;
+    bool due;
+    void *payload = ms_take_plain(arena, size, ms_list_offset(size), origin, 0, &due);
+    if (ms_unlikely(due)) arena->countdown += (int64_t)size;
+    return payload;
+}
+
+static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, from);
     bool due;
     void *payload = ms_take_plain(ms_arena_current, size, ms_list_offset(size), origin, 0, &due);
     if (ms_likely(payload != NULL)) return payload;
-    return due ? ms_allocate_due(size, origin, caller) : ms_allocate_slow(size, origin, caller);
+    return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
 
 static inline void ms_list_push(ms_free_list_t *list, void *payload) {
@@ -410,7 +433,7 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block);
 
 /* Requested bytes of a live block; ends the process with a line if the pointer is not one ("usable size of ..."). */
 size_t ms_block_size(const void *payload);
-void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, void *caller); /* what ms_resize_stays() does not do */
+void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from); /* what ms_resize_stays() does not do */
 
 #pragma GCC visibility pop
 #endif

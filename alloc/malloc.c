@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define CALLER __builtin_return_address(0)
+#define CALLER (&(ms_caller_t){.pc = __builtin_return_address(0)}) /* where there is more to do behind the call */
 
 /* Every entry point is declared here once; prototypes of the ones no header declares. */
 #define MS_SYMBOL(name, origin) EXPORT __typeof__(name) name;
@@ -81,51 +81,50 @@ static void *no_memory(void) {
 void *calloc(size_t count, size_t size) {
     size_t bytes;
     if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
-    if (ms_unlikely(bytes > MS_FAST_MAX)) return ms_callocate(bytes, MS_ORIGIN_C, CALLER);
-    void *payload = ms_allocate(bytes, MS_ORIGIN_C, CALLER);
-    return ms_likely(payload != NULL) ? memset(payload, 0, bytes) : NULL;
+    void *payload = bytes <= MS_FAST_MAX ? ms_take(bytes, MS_ORIGIN_C) : NULL;
+    return ms_likely(payload != NULL) ? memset(payload, 0, bytes) : ms_callocate(bytes, MS_ORIGIN_C, NULL);
 }
 
 /* As glibc: a null pointer allocates, size 0 frees. */
-static inline __attribute__((always_inline)) void *resize(void *payload, size_t size, void *caller) {
-    if (!payload) return ms_allocate(size, MS_ORIGIN_C, caller);
+static inline __attribute__((always_inline)) void *resize(void *payload, size_t size) {
+    if (!payload) return ms_allocate(size, MS_ORIGIN_C, NULL);
     if (ms_unlikely(size == 0)) {
         ms_release(payload, MS_ORIGIN_C);
         return NULL;
     }
     if (size <= MS_FAST_MAX && ms_resize_stays(payload, size, MS_ORIGIN_C)) return payload;
-    return ms_reallocate(payload, size, MS_ORIGIN_C, caller);
+    return ms_reallocate(payload, size, MS_ORIGIN_C, NULL);
 }
 
-void *realloc(void *payload, size_t size) { return resize(payload, size, CALLER); }
+void *realloc(void *payload, size_t size) { return resize(payload, size); }
 
 void *reallocarray(void *payload, size_t count, size_t size) {
     size_t bytes;
     if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
-    return resize(payload, bytes, CALLER);
+    return resize(payload, bytes);
 }
 
 static bool is_power_of_two(size_t value) { return value != 0 && (value & (value - 1)) == 0; }
 
 /* As glibc: memalign rounds an alignment that is no power of two up to one. */
-static void *aligned(size_t alignment, size_t size, void *caller) {
+static inline __attribute__((always_inline)) void *aligned(size_t alignment, size_t size, const ms_caller_t *from) {
     if (alignment > (size_t)1 << 62) {
         no_memory();
         errno = EINVAL;
         return NULL;
     }
     size_t power = alignment <= 16 ? 16 : (size_t)1 << (64 - __builtin_clzll(alignment - 1));
-    return ms_allocate_aligned(size, power, MS_ORIGIN_C, caller);
+    return ms_allocate_aligned(size, power, MS_ORIGIN_C, from);
 }
 
-void *memalign(size_t alignment, size_t size) { return aligned(alignment, size, CALLER); }
+void *memalign(size_t alignment, size_t size) { return aligned(alignment, size, NULL); }
 
 void *aligned_alloc(size_t alignment, size_t size) {
     if (!is_power_of_two(alignment)) {
         errno = EINVAL;
         return NULL;
     }
-    return aligned(alignment, size, CALLER);
+    return aligned(alignment, size, NULL);
 }
 
 int posix_memalign(void **result, size_t alignment, size_t size) {
@@ -138,11 +137,11 @@ int posix_memalign(void **result, size_t alignment, size_t size) {
     return 0;
 }
 
-void *valloc(size_t size) { return ms_allocate_aligned(size, MS_PAGE, MS_ORIGIN_C, CALLER); }
+void *valloc(size_t size) { return ms_allocate_aligned(size, MS_PAGE, MS_ORIGIN_C, NULL); }
 
 void *pvalloc(size_t size) {
     if (size > PTRDIFF_MAX - MS_PAGE) return no_memory();
-    return ms_allocate_aligned((size + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MS_ORIGIN_C, CALLER);
+    return ms_allocate_aligned((size + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MS_ORIGIN_C, NULL);
 }
 
 size_t malloc_usable_size(void *payload) { return payload ? ms_block_size(payload) : 0; }
@@ -214,14 +213,14 @@ void __libc_free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void __libc_cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void *__libc_calloc(size_t count, size_t size) {
     size_t bytes;
-    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : ms_callocate(bytes, MS_ORIGIN_C, CALLER);
+    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : ms_callocate(bytes, MS_ORIGIN_C, NULL);
 }
-void *__libc_realloc(void *payload, size_t size) { return resize(payload, size, CALLER); }
+void *__libc_realloc(void *payload, size_t size) { return resize(payload, size); }
 void *__libc_reallocarray(void *payload, size_t count, size_t size) {
     size_t bytes;
-    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : resize(payload, bytes, CALLER);
+    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : resize(payload, bytes);
 }
-void *__libc_memalign(size_t alignment, size_t size) { return aligned(alignment, size, CALLER); }
+void *__libc_memalign(size_t alignment, size_t size) { return aligned(alignment, size, NULL); }
 void *__libc_valloc(size_t size) { return valloc(size); }
 void *__libc_pvalloc(size_t size) { return pvalloc(size); }
 struct mallinfo __libc_mallinfo(void) { return mallinfo(); }
@@ -243,33 +242,46 @@ static bool new_handler_helps(bool nothrow) {
     return true;
 }
 
-static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, void *caller, bool nothrow) {
+static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from, bool nothrow) {
     void *payload = NULL;
-    while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, caller);
+    while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, from);
     if (payload || nothrow) return payload;
     if (_ZSt17__throw_bad_allocv) _ZSt17__throw_bad_allocv();
     ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
     abort();
 }
 
+static __attribute__((noinline)) void *new_aligned(size_t size, size_t alignment, ms_origin_t origin, bool nothrow) {
+    ms_caller_t caller = MS_CALLER(NULL);
+    void *payload = ms_allocate_aligned(size, alignment, origin, &caller);
+    return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, &caller, nothrow);
+}
+
+static __attribute__((noinline)) void *new_slow(size_t size, ms_origin_t origin, bool nothrow) {
+    ms_caller_t caller = MS_CALLER(NULL);
+    void *payload = ms_allocate(size, origin, &caller);
+    return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, &caller, nothrow);
+}
+
+static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_origin_t origin, bool nothrow) {
+    void *payload = size <= MS_FAST_MAX ? ms_take(size, origin) : NULL;
+    return ms_likely(payload != NULL) ? payload : new_slow(size, origin, nothrow);
+}
+
 #define NEW(name, origin)                                                                                    \
     void *name##m(size_t size) {                                                                             \
-        void *payload = ms_allocate(size, origin, CALLER);                                                   \
-        return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, CALLER, false);           \
+        return new_plain(size, origin, false);                                                               \
     }                                                                                                        \
     void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
         (void)tag;                                                                                           \
-        void *payload = ms_allocate(size, origin, CALLER);                                                   \
-        return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, CALLER, true);            \
+        return new_plain(size, origin, true);                                                                \
     }                                                                                                        \
     void *name##mSt11align_val_t(size_t size, size_t alignment) {                                            \
-        void *payload = ms_allocate_aligned(size, alignment, origin, CALLER);                                \
-        return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, CALLER, false);    \
+        return new_aligned(size, alignment, origin, false);                                                  \
     }                                                                                                        \
     void *name##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag) {             \
         (void)tag;                                                                                           \
-        void *payload = ms_allocate_aligned(size, alignment, origin, CALLER);                                \
-        return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, CALLER, true);     \
+        return new_aligned(size, alignment, origin, true);                                                   \
     }
 
 #define DELETE(name, origin)                                                                                 \

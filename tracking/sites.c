@@ -9,24 +9,23 @@
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 
-static uint32_t capture_stack(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
+static uint32_t capture_stack(ms_arena_t *arena, const ms_caller_t *from) {
+    uintptr_t caller = (uintptr_t)from->pc, pc = caller, sp = from->sp, fp = from->fp;
     if (!arena->unwind) arena->unwind = ms_os_map_metadata(sizeof *arena->unwind);
-    if (!arena->unwind) return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
-    uintptr_t pc = (uintptr_t)caller;
+    if (!arena->unwind) return ms_stack_child(MS_STACK_NONE, caller);
     if (sp == 0) {
         MS_UNWIND_HERE(pc, sp, fp);
-        if (!ms_unwind_to(arena->unwind, (uintptr_t)caller, &pc, &sp, &fp))
-            return ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+        if (!ms_unwind_to(arena->unwind, caller, &pc, &sp, &fp)) return ms_stack_child(MS_STACK_NONE, caller);
     }
     uint32_t site = ms_unwind_site(arena->unwind, pc, sp, fp, (unsigned)ms_process.knobs.stack_depth);
     if (ms_unlikely(ms_process.knobs.check_stacks)) ms_check_stack(arena->unwind, pc, site);
     return site;
 }
 
-uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp) {
-    if (!caller) return MS_STACK_NONE;
+uint32_t ms_site_capture(ms_arena_t *arena, const ms_caller_t *from) {
+    if (!from->pc) return MS_STACK_NONE;
     bool whole = ms_process.full_stacks && ms_process.can_unwind;
-    return whole ? capture_stack(arena, caller, sp, fp) : ms_stack_child(MS_STACK_NONE, (uintptr_t)caller);
+    return whole ? capture_stack(arena, from) : ms_stack_child(MS_STACK_NONE, (uintptr_t)from->pc);
 }
 
 MS_COLD ms_cell_t *ms_site_cell_slow(ms_arena_t *arena, uint32_t site) {

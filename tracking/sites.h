@@ -17,9 +17,9 @@
 /* Weighted blocks are counted in units of 2^-16 blocks, so that rounding adds no bias. */
 #define MS_WEIGHT_SHIFT 16
 
-/* The stack, or the caller alone, that led to the entry point with this return address; 0 if there is none to take. sp and
- * fp: its caller's registers once returned to; sp 0: to be found by unwinding our own frames. */
-uint32_t ms_site_capture(ms_arena_t *arena, void *caller, uintptr_t sp, uintptr_t fp);
+/* The stack, or the caller alone, that led to the entry point; 0 if there is none to take. Registers that are not known are
+ * found by unwinding our own frames. */
+uint32_t ms_site_capture(ms_arena_t *arena, const ms_caller_t *from);
 
 /* The calling thread's cell for the site. Never NULL. */
 ms_cell_t *ms_site_cell_slow(ms_arena_t *arena, uint32_t site);
