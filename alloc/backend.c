@@ -39,8 +39,9 @@ static const ms_backend_t *const backends[MS_BACKEND_COUNT] = {
 static _Atomic(const ms_backend_t *) current = &ms_backend_system;
 
 const ms_backend_t *ms_backend_get(ms_backend_id_t id) { return backends[id]; }
-const ms_backend_t *ms_backend_current(void) { return atomic_load_explicit(&current, memory_order_relaxed); }
-void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&current, backend, memory_order_relaxed); }
+/* acquire and release pair: a backing that is seen here is prepared */
+const ms_backend_t *ms_backend_current(void) { return atomic_load_explicit(&current, memory_order_acquire); }
+void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&current, backend, memory_order_release); }
 
 #if MS_HAVE_JEMALLOC
 extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
