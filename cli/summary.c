@@ -436,6 +436,7 @@ void ms_print_warnings(FILE *out, const ms_model_t *model) {
     warn(out, quality->clock_steps_back, "time the clock went back", "times the clock went back");
     warn(out, quality->different_stacks, "stack differs from libunwind's", "stacks differ from libunwind's");
     warn(out, quality->truncated_stacks, "stack is cut short", "stacks are cut short");
+    warn(out, quality->unfollowed_stacks, "of them at a frame that cannot be followed", "of them at frames that cannot be followed");
 }
 
 void ms_print_quality(FILE *out, const ms_model_t *model) {

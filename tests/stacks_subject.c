@@ -4,17 +4,21 @@
  *     stacks_subject recursion N     a function that calls itself, two that call each other, N calls deep, allocate
  *     stacks_subject unload A B      a function `twin` of library A allocates, A is unloaded; then B, if there is one
  *     stacks_subject backwards       the clock goes back while blocks come and go
+ *     stacks_subject signals         a handler allocates while the stacks of others are taken
+ *     stacks_subject damaged         allocates while a return address is none
  *     stacks_subject torn            allocates while its stacks are being left: longjmp, pthread_exit, cancellation */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -209,13 +213,55 @@ static int torn(void) {
     return 0;
 }
 
+/* ---- signals inside a capture */
+static volatile sig_atomic_t handled;
+
+static void on_timer(int number) {
+    (void)number;
+    free(malloc(55)); /* may be NULL: refused */
+    handled++;
+}
+
+static __attribute__((noinline)) void take_deep(unsigned left, unsigned bits) {
+    if (left == 0)
+        level_22(bits);
+    else
+        take_deep(left - 1, bits);
+    __asm__ volatile("" ::: "memory");
+}
+
+static int signals(void) {
+    struct sigaction action = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+    expect(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0, "setitimer");
+    for (unsigned i = 0; handled < 1000; i++) take_deep(150, i << 12 | i % 4096);
+    setitimer(ITIMER_REAL, &never, NULL);
+    return 0;
+}
+
+/* ---- a stack that leads nowhere */
+static __attribute__((noinline)) void damage(void) {
+    uintptr_t *returns_to = (uintptr_t *)__builtin_frame_address(0) + 1, saved = *returns_to;
+    *(volatile uintptr_t *)returns_to = 4711;
+    free(kept);
+    kept = malloc(66);
+    *(volatile uintptr_t *)returns_to = saved;
+}
+
+static int damaged(void) {
+    for (int i = 0; i < 10; i++) damage();
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "many") == 0 && argc == 3) return many((unsigned)strtoul(argv[2], NULL, 10));
     if (strcmp(what, "recursion") == 0 && argc == 3) return recursion((unsigned)strtoul(argv[2], NULL, 10));
     if (strcmp(what, "unload") == 0) return unload(argv + 2);
     if (strcmp(what, "backwards") == 0) return backwards();
+    if (strcmp(what, "signals") == 0) return signals();
+    if (strcmp(what, "damaged") == 0) return damaged();
     if (strcmp(what, "torn") == 0) return torn();
-    fprintf(stderr, "stacks_subject many N | recursion N | unload A [B] | backwards | torn\n");
+    fprintf(stderr, "stacks_subject many N | recursion N | unload A [B] | backwards | signals | damaged | torn\n");
     return 2;
 }

@@ -401,9 +401,10 @@ class Show(Case):
 
     def test_warnings(self):
         rows = [(table, dict(row)) for table, row in PLAIN]
-        rows[3][1].update(complete=0, dropped_events=1, header_check_failures=2, truncated_stacks=1234)
+        rows[3][1].update(complete=0, dropped_events=1, header_check_failures=2, truncated_stacks=1234, unfollowed_stacks=1)
         text = self.show(rows)
-        for warning in ("the data is not complete", "1 event was lost", "2 block headers were", "1,234 stacks are cut short"):
+        for warning in ("the data is not complete", "1 event was lost", "2 block headers were", "1,234 stacks are cut short",
+                        "1 of them at a frame that"):
             self.assertIn("! " + warning, text)
         self.assertNotIn("  ! ", self.show(PLAIN))
 

@@ -222,6 +222,35 @@ def test_stacks_being_left(directory):
         check(data["totals"]["allocated_blocks"] > 500, f"{conf}: too few blocks")
 
 
+def test_damaged_unwind_information(directory):
+    """A library whose .eh_frame is noise: stacks end there, and that is said."""
+    path = twin(directory, "noise")
+    whole = subject(directory, "unload", path)["data_quality"]
+    check(whole["unfollowed_stacks"] == 0, f"{whole['unfollowed_stacks']} stacks of a sound library cannot be followed")
+    table = subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout
+    place, size = (int(word, 16) for word in table.split(" .eh_frame ")[1].split()[2:4])
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(b"\xff\x5a" * (size // 2))
+    quality = subject(directory, "unload", path)["data_quality"]
+    check(quality["unfollowed_stacks"] >= 1, "stacks end in damaged unwind information, and nothing says so")
+    check(quality["truncated_stacks"] >= quality["unfollowed_stacks"], "a stack that cannot be followed is not a cut one")
+
+
+def test_stacks_that_lead_nowhere(directory):
+    quality = subject(directory, "damaged")["data_quality"]
+    check(quality["unfollowed_stacks"] == 10, f"ten stacks lead nowhere, said of {quality['unfollowed_stacks']}")
+
+
+def test_signals_inside_a_capture(directory):
+    """The handler's stacks are taken beside those of the code it interrupts: all of them whole."""
+    data = subject(directory, "signals")
+    quality = data["data_quality"]
+    handled = sum(row["allocated_blocks"] for row in data["sites"] if row["allocated_bytes"] == 55 * row["allocated_blocks"])
+    check(handled + quality["handler_refusals"] >= 1000, f"1,000 handlers: {handled} blocks, {quality['handler_refusals']} refused")
+    check(quality["truncated_stacks"] == 0, f"{quality['truncated_stacks']} stacks are cut short")
+
+
 def main():
     for name, test in list(globals().items()):
         if not name.startswith("test_"):

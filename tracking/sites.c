@@ -15,7 +15,7 @@ static uint32_t capture_stack(ms_arena_t *arena, const ms_caller_t *from) {
     if (!arena->unwind) return ms_stack_child(MS_STACK_NONE, caller);
     if (sp == 0) {
         MS_UNWIND_HERE(pc, sp, fp);
-        if (!ms_unwind_to(arena->unwind, caller, &pc, &sp, &fp)) return ms_stack_child(MS_STACK_NONE, caller);
+        if (!ms_unwind_to(arena->unwind, caller, &pc, &sp, &fp)) return ms_unwind_caller_alone(arena->unwind, caller);
     }
     uint32_t site = ms_unwind_site(arena->unwind, pc, sp, fp, (unsigned)ms_process.knobs.stack_depth);
     if (ms_unlikely(ms_process.knobs.check_stacks)) ms_check_stack(arena->unwind, pc, site);

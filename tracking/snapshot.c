@@ -461,12 +461,15 @@ static bool fill_knobs(ms_snapshot_t *snapshot) {
     return true;
 }
 
-static uint64_t truncated_stacks(void) {
-    uint64_t cut = 0;
-    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
-        for (int end = 0; arena->unwind && end < MS_UNWIND_END_COUNT; end++)
-            if (end != MS_UNWIND_END_root) cut += arena->unwind->stats.ends[end];
-    return cut;
+static void fill_cut_stacks(ms_data_quality_row_t *row) {
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
+        for (int end = 0; arena->unwind && end < MS_UNWIND_END_COUNT; end++) {
+            uint64_t stacks = arena->unwind->stats.ends[end];
+            bool is_followed = end == MS_UNWIND_END_root || end == MS_UNWIND_END_depth;
+            if (end != MS_UNWIND_END_root) row->truncated_stacks += stacks;
+            if (!is_followed) row->unfollowed_stacks += stacks;
+        }
+    }
 }
 
 static uint64_t sampled_blocks(void) {
@@ -496,7 +499,6 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
         .folded_threads = ms_thread_of_code(MS_CODE_FOLDED)->end_ns,
         .folded_tasks = ms_process.folded_tasks,
         .folded_sites = sites ? ms_stack_overflow() : 0,
-        .truncated_stacks = truncated_stacks(),
         .compared_stacks = ms_process.compared_stacks,
         .different_stacks = ms_process.different_stacks,
         .handler_refusals = ms_process.handler_refusals,
@@ -515,6 +517,7 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
         .consistency = running_threads(snapshot) <= 1 ? "quiescent" : "concurrent",
         .complete = true,
     };
+    fill_cut_stacks(row);
     ms_snapshot_null(snapshot, "data_quality", "own_cpu_ns", "reading a clock twice per call would cost more than the call");
     return true;
 }

@@ -383,6 +383,12 @@ static MS_COLD uint32_t caller_only(ms_unwind_thread_t *state, uintptr_t pc, ms_
     return ms_stack_child(MS_STACK_NONE, pc);
 }
 
+MS_COLD uint32_t ms_unwind_caller_alone(ms_unwind_thread_t *state, uintptr_t caller) {
+    bool within_another = atomic_load_explicit(&state->busy, memory_order_relaxed) != 0;
+    ms_unwind_end_t otherwise = is_ready ? MS_UNWIND_END_bad_stack : MS_UNWIND_END_no_memory;
+    return caller_only(state, caller, within_another ? MS_UNWIND_END_reentered : otherwise);
+}
+
 static inline void count(walk_t *w) {
     ms_unwind_stats_t *stats = &w->state->stats;
     stats->captures++;

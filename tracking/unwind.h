@@ -57,7 +57,7 @@ typedef enum {
 } ms_unwind_end_t;
 
 typedef struct ms_unwind_stats {
-    uint64_t captures;                 /* calls of ms_unwind_site */
+    uint64_t captures;                 /* calls of ms_unwind_site and ms_unwind_caller_alone */
     uint64_t reused;                   /* of those, stacks completed from the last one */
     uint64_t frames_walked;            /* frames found by a row */
     uint64_t rows_compiled;            /* rows that were not in the table */
@@ -137,6 +137,9 @@ bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, ui
 /* The stack whose innermost frame is the return address pc, with sp and fp as they are once it is returned to. `sp` must
  * lie on the stack this code runs on. Preserves errno. */
 uint32_t ms_unwind_site(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, unsigned max_depth);
+
+/* Where ms_unwind_to() answered false: the caller's return address alone, counted as a capture cut short. */
+uint32_t ms_unwind_caller_alone(ms_unwind_thread_t *state, uintptr_t caller);
 
 /* The same walk without shortcut and stack table: writes return addresses, innermost first, and why it ended. */
 unsigned ms_unwind_pcs(ms_unwind_thread_t *state, uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs, unsigned max,
