@@ -231,6 +231,22 @@ class Trace(cli_support.Case):
         self.assertEqual(os.listdir(self.path("elsewhere"))[0][:3], "own")
         self.compare(events, data)
 
+    def test_last_thread_ends(self):
+        """A process whose threads have all ended does not wait for the library's."""
+        for conf in ("interval:20ms", "interval:100s", "trace:on", "trace:on,interval:20ms"):
+            for what, byes in (("last", 1), ("forked last", 2)):
+                with self.subTest(conf=conf, what=what):
+                    done = self.subject(f"mode:exact,buffer_size:16M,formats:memscope+json,output:%p.,{conf}", what, "1000")
+                    self.assertEqual((done.stdout, done.stderr), (b"bye\n" * byes, b""))
+                    jsons = [name for name in os.listdir(self.dir) if name.endswith(".json")]
+                    self.assertEqual(len(jsons), byes)
+                    for name in os.listdir(self.dir):
+                        os.unlink(self.path(name))
+
+    def test_last_thread_ends_before_a_deaf_fifo(self):
+        os.mkfifo(self.path("fifo"))
+        self.subject("trace:on,trace_output:fifo", "last", "1000")
+
     def test_kill(self):
         """A killed process leaves all but the last moments, readable."""
         process = subprocess.Popen([SUBJECT, "endless"], cwd=self.dir, stdout=subprocess.PIPE,

@@ -120,6 +120,33 @@ static int daemon_like(void) {
     return 0;
 }
 
+/* The first thread ends, then the last: libc ends the process. The same in a child of a thread that forks. */
+static void *last(void *unused) {
+    usleep(20000);
+    mix((void *)(uintptr_t)5);
+    return unused;
+}
+
+static void *fork_and_return(void *unused) {
+    int status;
+    pid_t child = fork();
+    if (child == 0) return last(unused); /* there is no other thread there */
+    if (waitpid(child, &status, 0) != child || status != 0) _exit(4);
+    return unused;
+}
+
+static void say_bye(void) {
+    printf("bye\n");
+}
+
+static void end_last(void *(*body)(void *)) {
+    pthread_t id;
+    atexit(say_bye);
+    pthread_create(&id, NULL, body, NULL);
+    pthread_detach(id);
+    pthread_exit(NULL);
+}
+
 static void *forever(void *argument) {
     while (operations > 0) mix(argument);
     return NULL;
@@ -194,6 +221,8 @@ int main(int count, char **arguments) {
     if (strcmp(what, "endless") == 0) endless();
     if (strcmp(what, "locked") == 0) mlockall(MCL_CURRENT | MCL_FUTURE); /* or what is allowed of it */
     if (strcmp(what, "locked") == 0 || strcmp(what, "switch") == 0) return switched("logs");
+    if (strcmp(what, "last") == 0) end_last(last);
+    if (strcmp(what, "forked last") == 0) end_last(fork_and_return);
     if (strcmp(what, "daemon") == 0) return daemon_like();
     if (strcmp(what, "toggle") == 0) toggled("logs", threads);
     if (strcmp(what, "comprehensive") == 0) {

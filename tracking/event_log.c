@@ -59,6 +59,7 @@ static struct {
     char path[MS_PATH_ROOM + 16], real_path[MS_PATH_ROOM]; /* as it was made; wherever the program goes */
     int error; /* errno of the last try, 0: all is well */
     bool complained, ended;
+    uint32_t in_vain; /* tries since the program ended without getting on */
     ms_writer_t rows; /* into `out` */
     unsigned char *out;
     size_t out_room, out_used, out_sent;
@@ -192,6 +193,7 @@ static bool send(void) {
         }
         log_.out_sent += (size_t)n;
         atomic_fetch_add(&worker.progress, 1);
+        log_.in_vain = 0;
     }
     log_.error = 0;
     log_.out_used = log_.out_sent = 0;
@@ -498,6 +500,7 @@ static bool turn(void) {
     if (!send()) {
         ms_worker_pause(&worker, log_.error == EAGAIN || log_.error == ENXIO ? RETRY_NS : RETRY_ERROR_NS);
         if (stopping) usleep(RETRY_NS / 1000); /* no pause once it is to stop */
+        if (atomic_load(&worker.alone) && ++log_.in_vain > PATIENCE_NS / RETRY_NS) return false;
         return !atomic_load(&log_.abandon);
     }
     if (log_.ended) return false;
@@ -520,10 +523,16 @@ static bool turn(void) {
     return true;
 }
 
-static void work(ms_worker_t *self) {
-    (void)self;
+static void finish(void) {
     while (turn()) continue;
     close_file();
+}
+
+/* Once the program's threads have ended, what is left is done when libc has called exit(): that frees and allocates too. */
+static void work(ms_worker_t *self) {
+    while (!atomic_load(&self->alone))
+        if (!turn()) break;
+    if (!atomic_load(&self->alone)) close_file();
 }
 
 /* ---- sessions */
@@ -545,6 +554,7 @@ static void reset_session(void) {
     log_.out_events = log_.records = log_.count = 0;
     log_.module_count = log_.new_site_count = 0;
     log_.error = 0;
+    log_.in_vain = 0;
     log_.complained = log_.ended = false;
     log_.path[0] = '\0';
     log_.start_ns = ms_process_elapsed_ns();
@@ -612,6 +622,7 @@ static int end_session(void) {
         atomic_store(&log_.abandon, 1);
         ended = ms_worker_stop(&worker, PATIENCE_NS / 4);
     }
+    if (ended && atomic_load(&worker.alone)) finish();
     log_.end_ns = ms_process_elapsed_ns();
     uint64_t events = session_events(), written = atomic_load(&log_.written);
     ms_trace_counts_t now = ms_trace_counts();

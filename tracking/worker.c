@@ -3,10 +3,12 @@
 #include "alloc/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -28,6 +30,51 @@ static void futex_wait(_Atomic(uint32_t) *word, uint32_t value, uint64_t ns) {
 static void futex_wake(_Atomic(uint32_t) *word) {
     int saved = errno;
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+/* ---- the last thread: libc ends a process when its last thread ends, and would wait for ours for ever */
+
+#define LOOK_NS 500000000u /* longest sleep without looking whether the program is still there */
+
+static unsigned running_count(void) {
+    unsigned count = 0;
+    for (const ms_worker_t *worker = workers; worker; worker = worker->next)
+        count += atomic_load(&worker->state) == MS_WORKER_RUNNING;
+    return count;
+}
+
+/* Whether only workers are left, and the first thread, which stays a zombie after pthread_exit(). proc(5): the state comes
+ * behind the name, the number of threads 17 words later. */
+static bool is_program_gone(void) {
+    char line[512];
+    int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, line, sizeof line - 1);
+    if (file >= 0) close(file);
+    if (length <= 0) return false;
+    line[length] = '\0';
+    const char *word = strrchr(line, ')');
+    if (!word || word[1] != ' ' || word[2] != 'Z') return false;
+    for (int words = 0; words < 18; words++)
+        if (!(word = strchr(word + 1, ' '))) return false;
+    unsigned threads = 0;
+    for (word++; *word >= '0' && *word <= '9'; word++) threads = threads * 10 + (unsigned)(*word - '0');
+    return threads == 1 + running_count();
+}
+
+/* Ends the worker with the program. libc calls exit() in the last thread: that one must be a usual one again. */
+static void look_around(ms_worker_t *worker) {
+    uint64_t now = ms_os_monotonic_ns();
+    if (now - worker->looked_ns < LOOK_NS) return;
+    worker->looked_ns = now;
+    int saved = errno;
+    if (is_program_gone()) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_UNBLOCK, &all, NULL);
+        atomic_store(&worker->alone, 1);
+        atomic_store(&worker->stopping, 1);
+    }
     errno = saved;
 }
 
@@ -76,6 +123,7 @@ int ms_worker_start(ms_worker_t *worker) {
         workers = worker;
     }
     atomic_store(&worker->stopping, 0);
+    atomic_store(&worker->alone, 0);
     atomic_store(&worker->bell, MS_BELL_SILENT);
     atomic_store(&worker->state, MS_WORKER_RUNNING);
     sigset_t all, before;
@@ -110,13 +158,16 @@ bool ms_worker_stop(ms_worker_t *worker, uint64_t patience_ns) {
 
 void ms_worker_sleep(ms_worker_t *worker, uint64_t ns) {
     uint32_t silent = MS_BELL_SILENT;
+    if (ns > LOOK_NS) ns = LOOK_NS;
     if (atomic_compare_exchange_strong(&worker->bell, &silent, MS_BELL_ASLEEP))
         futex_wait(&worker->bell, MS_BELL_ASLEEP, ns);
     atomic_store(&worker->bell, MS_BELL_SILENT);
+    look_around(worker);
 }
 
 void ms_worker_pause(ms_worker_t *worker, uint64_t ns) {
-    futex_wait(&worker->stopping, 0, ns);
+    futex_wait(&worker->stopping, 0, ns > LOOK_NS ? LOOK_NS : ns);
+    look_around(worker);
 }
 
 void ms_worker_ring(ms_worker_t *worker) {

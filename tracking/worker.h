@@ -2,6 +2,7 @@
  * slow.
  *
  *     IDLE -> ms_worker_start -> RUNNING -> (stopping set, body returns) -> IDLE
+ *     the program's last thread ended -> stopping set, and libc ends the process when the last worker has returned
  *     fork: in the child every worker that was running is IDLE again, and its `in_child` is called, which may start it
  *
  * A worker blocks every signal, has a small stack, and calls nothing that allocates: it never gets an arena and stands
@@ -31,6 +32,8 @@ typedef struct ms_worker {
     _Atomic(uint32_t) bell;     /* ms_worker_bell_t; a futex */
     _Atomic(uint32_t) progress; /* the body counts up while it gets somewhere */
     _Atomic(uint32_t) tid;      /* of its last thread, 0: none yet; kept when that ends */
+    uint64_t looked_ns;         /* the worker's: when it last looked whether the program is still there */
+    _Atomic(uint32_t) alone;    /* the program has ended: nobody but the body knows when enough was tried */
     struct ms_worker *next;     /* all that were ever started */
     bool listed;
 } ms_worker_t;
@@ -41,7 +44,7 @@ int ms_worker_start(ms_worker_t *worker);
 /* Asks the body to return and waits for it, but no longer than `patience_ns` without progress. False: it still runs. */
 bool ms_worker_stop(ms_worker_t *worker, uint64_t patience_ns);
 
-/* For the body: sleeps until the bell is rung, or was since the last sleep, or the time is over. */
+/* For the body: sleeps until the bell is rung, or was since the last sleep, or the time is over, or half a second. */
 void ms_worker_sleep(ms_worker_t *worker, uint64_t ns);
 
 /* For the body: waits for the time to be over, deaf to the bell; returns earlier only if it is to return. */
