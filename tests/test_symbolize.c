@@ -77,7 +77,7 @@ static ms_snapshot_file_t *make_snapshot(const char *module, uint64_t start) {
     char error[256];
     for (size_t i = 0; i < SITES; i++) {
         for (size_t k = 0; k < DEPTH; k++) pcs[i][k] = start + place(i, k);
-        sites[i] = (ms_sites_row_t){.id = i + 1, .kind = "stack", .stack = {pcs[i], DEPTH}};
+        sites[i] = (ms_sites_row_t){.id = i + 1, .kind = "stack", .stack = {.pcs = pcs[i], .count = DEPTH}};
     }
     ck_assert_int_eq(ms_export_file(&model, path, MS_FORMAT_MSGPACK), 0);
     ms_snapshot_file_t *file = ms_read_file(path, error, sizeof error);
