@@ -445,14 +445,18 @@ static void decay(uint64_t now) {
     ms_backend_decay();
 }
 
+static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_bytes) {
+    uint64_t held = allocated_bytes - arena->freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
+                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
+    if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+}
+
 void ms_arena_settle(ms_arena_t *arena) {
     ms_trace_look(arena);
     ms_flow_t flow = ms_arena_bytes(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
-    uint64_t held = flow.allocated_bytes - flow.freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
-                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
-    if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+    raise_peak_of_thread(arena, flow.allocated_bytes);
     if (++arena->settles % 16 != 0) return; /* clocks cost more than all of the above */
     ms_arena_dress(arena);
     uint64_t now = ms_os_monotonic_ns();
@@ -693,9 +697,7 @@ static inline void settle_exact(ms_arena_t *arena) {
     ms_trace_look(arena);
     countdown_take(arena);
     arena->countdown_set = arena->countdown = -1;
-    uint64_t held = arena->allocated_bytes - arena->freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
-                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
-    if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+    raise_peak_of_thread(arena, arena->allocated_bytes);
     ms_task_settle(arena);
 }
 
@@ -750,15 +752,10 @@ __attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin,
 static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     size_t whole = size + INNER_OVERHEAD + (alignment - 16);
-    if (size > MS_SMALL_MAX || whole > MS_SMALL_MAX || alignment > MS_PAGE || !(uint32_t)arena->expect[origin]) return NULL;
-    ms_free_list_t *list = &arena->lists[ms_class_of(whole)];
-    char *base = list->first;
+    if (size > MS_SMALL_MAX || whole > MS_SMALL_MAX || alignment > MS_PAGE) return NULL;
+    char *base = ms_take_from(arena, size, ms_class_of(whole) * sizeof(ms_free_list_t), origin, 0);
+    if (ms_unlikely(!base)) return NULL;
     ms_header_t *header = ms_header_of(base);
-    if (!ms_header_is_free(header) || arena->countdown < (int64_t)size) return NULL;
-    arena->countdown -= (int64_t)size;
-    list->first = (void *)header->word0;
-    list->allocated++;
-    arena->allocated_blocks++;
     char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + alignment - 1) & ~(alignment - 1));
     *(ms_extension_t *)base = (ms_extension_t){.inner = (uint16_t)(inner - base), .size = (uint32_t)size};
     header->word0 = arena->birth + whole;
@@ -1013,13 +1010,18 @@ static bool release_large_fast(ms_arena_t *arena, void *payload, ms_origin_t ori
     return true;
 }
 
+/* Live, of this family and nothing special, whosever it is. */
+static inline bool is_plain(ms_facts_t facts, ms_origin_t origin) {
+    return ms_facts_can_be(facts) && (ms_facts_flags(facts) & ~(uint32_t)MS_FLAG_MEDIUM) == (MS_FLAG_LIVE | (uint32_t)origin);
+}
+
 static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) {
     if (!ms_heap_may_hold(payload)) return release_large_fast(arena, payload, origin);
     if ((uintptr_t)payload & 15) return false;
     ms_facts_t facts = ms_open(ms_header_of(payload));
+    if (is_plain(facts, origin)) return ms_facts_code(facts) != arena->code && release_remote(arena, payload, facts);
     if (!ms_facts_can_be(facts)) return false;
-    uint32_t flags = ms_facts_flags(facts) & ~(uint32_t)MS_FLAG_MEDIUM;
-    if (flags == (MS_FLAG_LIVE | origin)) return ms_facts_code(facts) != arena->code && release_remote(arena, payload, facts);
+    uint32_t flags = ms_facts_flags(facts);
     if (flags == (MS_FLAG_LIVE | MS_FLAG_INNER)) return release_aligned(arena, payload, facts, origin);
     return flags == (MS_FLAG_LIVE | MS_FLAG_LARGE | origin) && release_large_fast(arena, payload, origin);
 }
@@ -1045,8 +1047,7 @@ __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin
 static bool is_plain_of(void *payload, ms_origin_t origin, size_t size) {
     if (!ms_heap_may_hold(payload)) return false;
     ms_facts_t facts = ms_open(ms_header_of(payload));
-    return ms_facts_size(facts) == size && (uint16_t)(facts.identity & ~ms_identity_flag(MS_FLAG_MEDIUM)) ==
-                                               (uint16_t)ms_identity(0, 0, MS_FLAG_LIVE | origin);
+    return is_plain(facts, origin) && ms_facts_size(facts) == size;
 }
 
 __attribute__((noinline)) void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size) {
@@ -1138,15 +1139,6 @@ static inline size_t plain_list(const ms_arena_t *arena, const uint64_t *payload
     return ms_class_of(payload[-2] & 0xffff) * sizeof(ms_free_list_t);
 }
 
-/* ms_take() for more. */
-static inline void *take_medium(size_t size, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
-    bool due;
-    void *payload = ms_take_plain(arena, size, ms_class_of(size) * sizeof(ms_free_list_t), origin, ms_secret.medium, &due);
-    if (ms_unlikely(due)) arena->countdown += (int64_t)size;
-    return payload;
-}
-
 /* A plain block stays or moves to another class. NULL: not such a block, or something is due, or no memory; nothing was
  * changed. */
 static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t origin) {
@@ -1158,7 +1150,7 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
         ms_resize_plain(arena, payload, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
         return payload;
     }
-    void *fresh = size <= MS_FAST_MAX ? ms_take(size, origin) : take_medium(size, origin);
+    void *fresh = ms_take_from(arena, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
     if (ms_unlikely(!fresh)) return NULL;
     size_t old_size = payload[-2] & 0xffff;
     memcpy(fresh, payload, size < old_size ? size : old_size);

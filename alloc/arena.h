@@ -106,7 +106,7 @@ typedef struct ms_arena {
     uint64_t hit_mean;       /* of the last gap that ended in a sample */
     uint64_t random;         /* state of the generator */
     uint64_t sampled_blocks; /* ever, in this arena */
-    bool always_slow;        /* mode exact, junk, guard, quarantine, tracing: every call takes the slow path */
+    bool always_slow;        /* mode exact, junk, guard, quarantine, tracing, a folded thread: every call takes the slow path */
     bool tracing;            /* events go to the ring */
     uint32_t trace_epoch;    /* ms_trace_epoch it follows */
     struct ms_ring *ring;    /* NULL until it first traces */
@@ -228,13 +228,18 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
     return payload;
 }
 
-/* The fast path and nothing else, for at most MS_FAST_MAX bytes; NULL: nothing was changed. */
-static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
+/* The fast path and nothing else, from any list; NULL: nothing was changed. */
+static inline __attribute__((always_inline)) void *ms_take_from(ms_arena_t *arena, size_t size, size_t offset, ms_origin_t origin,
+                                                                uint64_t medium) {
     bool due;
-    void *payload = ms_take_plain(arena, size, ms_list_offset(size), origin, 0, &due);
+    void *payload = ms_take_plain(arena, size, offset, origin, medium, &due);
     if (ms_unlikely(due)) arena->countdown += (int64_t)size;
     return payload;
+}
+
+/* For at most MS_FAST_MAX bytes. */
+static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origin_t origin) {
+    return ms_take_from(ms_arena_current, size, ms_list_offset(size), origin, 0);
 }
 
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {

@@ -100,9 +100,8 @@ static void arena_forget_tenant(ms_arena_t *arena) {
 
 void ms_arena_dress(ms_arena_t *arena) {
     arena->birth = ms_word0(0, ms_age_encode(ms_process_milliseconds()), 0);
-    bool short_way = arena->code != MS_CODE_FOLDED && !arena->always_slow;
     for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++)
-        arena->expect[origin] = short_way ? ms_token(ms_identity(ms_arena_task(arena), arena->code, MS_FLAG_LIVE | origin)) : 0;
+        arena->expect[origin] = arena->always_slow ? 0 : ms_token(ms_identity(ms_arena_task(arena), arena->code, MS_FLAG_LIVE | origin));
 }
 
 /* ---- records */

@@ -42,7 +42,7 @@ void ms_trace_adopt(ms_arena_t *arena) {
     bool session = arena->trace_epoch != epoch;
     arena->trace_epoch = epoch;
     arena->tracing = epoch & 1;
-    arena->always_slow = ms_process.always_slow || arena->tracing;
+    arena->always_slow = ms_process.always_slow || arena->tracing || arena->code == MS_CODE_FOLDED;
     if (arena->tracing && !arena->ring) arena->ring = ring_new();
     ms_ring_t *ring = arena->ring;
     if (!ring) return;
