@@ -55,17 +55,23 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
     return moved == MAP_FAILED ? NULL : moved;
 }
 
+bool ms_os_read_text(const char *path, char *text, size_t room) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, room - 1);
+    if (file >= 0) close(file);
+    text[length > 0 ? length : 0] = '\0';
+    return length > 0;
+}
+
 /* vm.overcommit_memory == 2: every mapping counts as if it were used. Read once. */
 static bool overcommit_is_strict(void) {
     static _Atomic(int) known; /* 1: no, 2: yes */
     int strict = atomic_load_explicit(&known, memory_order_relaxed);
     if (strict) return strict == 2;
-    char mode = '0';
-    int file = open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC);
-    if (file >= 0 && read(file, &mode, 1) != 1) mode = '0';
-    if (file >= 0) close(file);
-    atomic_store_explicit(&known, mode == '2' ? 2 : 1, memory_order_relaxed);
-    return mode == '2';
+    char mode[8];
+    strict = ms_os_read_text("/proc/sys/vm/overcommit_memory", mode, sizeof mode) && mode[0] == '2';
+    atomic_store_explicit(&known, 1 + strict, memory_order_relaxed);
+    return strict;
 }
 
 bool ms_os_address_space_is_free(void) {

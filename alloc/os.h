@@ -43,6 +43,8 @@ uint64_t ms_os_monotonic_step_ns(void);   /* of ms_os_monotonic_ns() */
 uint64_t ms_os_unix_ns(void);             /* wall clock */
 uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
 uint32_t ms_os_thread_id(void);           /* kernel tid */
+/* What one read() gives of a file of /proc, as text; false, and text is empty: it cannot be read. errno may change. */
+bool ms_os_read_text(const char *path, char *text, size_t room);
 const char *ms_os_environment(const char *name); /* works before libc has set environ; NULL in set-uid programs */
 
 /* One line "memscope: ..." on stderr by one write(2); the pieces are concatenated, NULL ends them. */

@@ -146,11 +146,7 @@ static bool file_append(const bytes_t *bytes) {
 
 static uint64_t resident_bytes(void) {
     char text[128];
-    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0) close(file);
-    if (bytes <= 0) return MS_NULL;
-    text[bytes] = '\0';
+    if (!ms_os_read_text("/proc/self/statm", text, sizeof text)) return MS_NULL;
     const char *at = strchr(text, ' ');
     uint64_t pages = 0;
     for (at = at ? at + 1 : ""; *at >= '0' && *at <= '9'; at++) pages = pages * 10 + (uint64_t)(*at - '0');

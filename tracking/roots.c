@@ -221,12 +221,7 @@ static void visit_thread(visit_t *visit, const thread_t *thread) {
 static void read_registers(thread_t *thread) {
     char path[64] = "/proc/self/task/", number[24], text[256];
     strcat(strcat(path, ms_os_decimal(number, thread->tid)), "/syscall");
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return;
-    ssize_t got = read(file, text, sizeof text - 1);
-    close(file);
-    if (got <= 0) return;
-    text[got] = '\0';
+    if (!ms_os_read_text(path, text, sizeof text)) return;
     uint64_t values[16];
     size_t count = 0;
     for (char *at = strstr(text, "0x"); at && count < 16; at = strstr(at, "0x")) {

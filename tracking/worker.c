@@ -3,7 +3,6 @@
 #include "alloc/os.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -48,11 +47,7 @@ static unsigned running_count(void) {
  * behind the name, the number of threads 17 words later. */
 static bool is_program_gone(void) {
     char line[512];
-    int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? -1 : read(file, line, sizeof line - 1);
-    if (file >= 0) close(file);
-    if (length <= 0) return false;
-    line[length] = '\0';
+    if (!ms_os_read_text("/proc/self/stat", line, sizeof line)) return false;
     const char *word = strrchr(line, ')');
     if (!word || word[1] != ' ' || word[2] != 'Z') return false;
     for (int words = 0; words < 18; words++)
