@@ -679,7 +679,7 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
     bool due;
     ms_arena_t *arena = ms_arena_current;
     size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
-    void *payload = ms_take_plain(arena, size, offset, origin, ms_secret.medium, &due);
+    void *payload = ms_take_plain(arena, size, size, offset, origin, ms_secret.medium, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
@@ -753,13 +753,10 @@ static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t orig
     ms_arena_t *arena = ms_arena_current;
     size_t whole = size + INNER_OVERHEAD + (alignment - 16);
     if (size > MS_SMALL_MAX || whole > MS_SMALL_MAX || alignment > MS_PAGE) return NULL;
-    char *base = ms_take_from(arena, size, ms_class_of(whole) * sizeof(ms_free_list_t), origin, 0);
+    char *base = ms_take_from(arena, size, whole, ms_class_of(whole) * sizeof(ms_free_list_t), origin, extended_token(whole));
     if (ms_unlikely(!base)) return NULL;
-    ms_header_t *header = ms_header_of(base);
     char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + alignment - 1) & ~(alignment - 1));
     *(ms_extension_t *)base = (ms_extension_t){.inner = (uint16_t)(inner - base), .size = (uint32_t)size};
-    header->word0 = arena->birth + whole;
-    header->word1 = ms_seal(header->word0, arena->expect[origin] + extended_token(whole), base);
     ms_close(ms_header_of(inner), inner_facts(arena->code, (size_t)(inner - base)));
     return inner;
 }
@@ -1150,7 +1147,7 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
         ms_resize_plain(arena, payload, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
         return payload;
     }
-    void *fresh = ms_take_from(arena, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+    void *fresh = ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
     if (ms_unlikely(!fresh)) return NULL;
     size_t old_size = payload[-2] & 0xffff;
     memcpy(fresh, payload, size < old_size ? size : old_size);

@@ -201,9 +201,10 @@ static inline __attribute__((always_inline)) bool ms_count_down(int64_t *counter
     return below;
 }
 
-/* A block off the list at `offset`, if there is one and nothing is due; NULL: nothing was changed, unless *due. */
-static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, size_t offset,
-                                                                 ms_origin_t origin, uint64_t medium, bool *due) {
+/* A block off the list at `offset`, if there is one and nothing is due; NULL: nothing was changed, unless *due. `size` bytes
+ * are counted, the header says `whole`, and its token has `more` than a plain one's. */
+static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, size_t whole, size_t offset,
+                                                                 ms_origin_t origin, uint64_t more, bool *due) {
     uint64_t *payload = ms_list_at(arena, offset)->first;
     *due = false;
     if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) return NULL;
@@ -219,33 +220,33 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
     MS_OPAQUE(arena);
     ms_list_at(arena, offset)->allocated++;
     arena->allocated_blocks++;
-    uint64_t word = arena->birth + size; /* ms_close(), in one register */
+    uint64_t word = arena->birth + whole; /* ms_close(), in one register */
     payload[-2] = word;
     MS_OPAQUE(word);
     word = word * ms_secret.multiplier + arena->expect[origin];
     MS_OPAQUE(word);
-    payload[-1] = word + medium + (uintptr_t)payload;
+    payload[-1] = word + more + (uintptr_t)payload;
     return payload;
 }
 
 /* The fast path and nothing else, from any list; NULL: nothing was changed. */
-static inline __attribute__((always_inline)) void *ms_take_from(ms_arena_t *arena, size_t size, size_t offset, ms_origin_t origin,
-                                                                uint64_t medium) {
+static inline __attribute__((always_inline)) void *ms_take_from(ms_arena_t *arena, size_t size, size_t whole, size_t offset,
+                                                                ms_origin_t origin, uint64_t more) {
     bool due;
-    void *payload = ms_take_plain(arena, size, offset, origin, medium, &due);
+    void *payload = ms_take_plain(arena, size, whole, offset, origin, more, &due);
     if (ms_unlikely(due)) arena->countdown += (int64_t)size;
     return payload;
 }
 
 /* For at most MS_FAST_MAX bytes. */
 static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origin_t origin) {
-    return ms_take_from(ms_arena_current, size, ms_list_offset(size), origin, 0);
+    return ms_take_from(ms_arena_current, size, size, ms_list_offset(size), origin, 0);
 }
 
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, from);
     bool due;
-    void *payload = ms_take_plain(ms_arena_current, size, ms_list_offset(size), origin, 0, &due);
+    void *payload = ms_take_plain(ms_arena_current, size, size, ms_list_offset(size), origin, 0, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
