@@ -20,6 +20,9 @@ static __thread bool holds_all __attribute__((tls_model("initial-exec")));
 
 static __thread unsigned held __attribute__((tls_model("initial-exec"))); /* bit per rank */
 
+/* Files are read and written under MS_LOCK_EXPORT: a thread that is cancelled there would end with the lock. */
+static int cancel_state; /* MS_LOCK_EXPORT: of the thread that holds it, before */
+
 bool ms_lock_is_held(void) { return !holds_all && (held & ~(1u << MS_LOCK_EXPORT)) != 0; }
 
 #if MS_DEBUG
@@ -37,14 +40,19 @@ void ms_lock(ms_lock_rank_t rank) {
 #endif
     held |= 1u << rank;
     atomic_signal_fence(memory_order_seq_cst);
+    int before = PTHREAD_CANCEL_ENABLE;
+    if (rank == MS_LOCK_EXPORT) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     pthread_mutex_lock(&locks[rank].mutex);
+    if (rank == MS_LOCK_EXPORT) cancel_state = before;
 }
 
 void ms_unlock(ms_lock_rank_t rank) {
     if (holds_all) return;
+    int before = rank == MS_LOCK_EXPORT ? cancel_state : PTHREAD_CANCEL_DISABLE;
     pthread_mutex_unlock(&locks[rank].mutex);
     atomic_signal_fence(memory_order_seq_cst);
     held &= ~(1u << rank);
+    if (rank == MS_LOCK_EXPORT) pthread_setcancelstate(before, NULL);
 }
 
 void ms_lock_all(void) {
@@ -61,4 +69,5 @@ void ms_lock_renew_all(void) {
     holds_all = false;
     held = 0;
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) pthread_mutex_init(&locks[rank].mutex, NULL);
+    pthread_setcancelstate(cancel_state, NULL);
 }

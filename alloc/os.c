@@ -55,10 +55,11 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
     return moved == MAP_FAILED ? NULL : moved;
 }
 
+/* By system calls: libc's functions are cancellation points, at which a thread could end in malloc with a lock. */
 bool ms_os_read_text(const char *path, char *text, size_t room) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? -1 : read(file, text, room - 1);
-    if (file >= 0) close(file);
+    int file = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : syscall(SYS_read, file, text, room - 1);
+    if (file >= 0) syscall(SYS_close, file);
     text[length > 0 ? length : 0] = '\0';
     return length > 0;
 }
@@ -176,7 +177,7 @@ void ms_os_say(const char *first, ...) {
     va_end(pieces);
     line[length++] = '\n';
     int saved = errno;
-    while (write(STDERR_FILENO, line, length) < 0 && errno == EINTR) continue;
+    while (syscall(SYS_write, STDERR_FILENO, line, length) < 0 && errno == EINTR) continue; /* no cancellation point */
     errno = saved;
 }
 

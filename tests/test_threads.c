@@ -12,6 +12,7 @@
 #include "memscope/memscope.h"
 #include "tests/support.h"
 
+#pragma weak memscope_export_msgpack
 #pragma weak memscope_process_usage
 #pragma weak memscope_task_create
 #pragma weak memscope_task_enter
@@ -504,6 +505,33 @@ START_TEST(sums_of_moving_counts_stay_sane) {
 }
 END_TEST
 
+/* Nothing in malloc is a cancellation point, not even where it looks into a file first: a thread would end with a lock. */
+static _Atomic(bool) went_through;
+
+static void *allocate_cancelled(void *unused) {
+    pthread_cancel(pthread_self());
+    char *block = malloc(40000);
+    for (size_t size = 50000; size < 300 * MIB; size *= 2) block = realloc(block, size);
+    free(block);
+    atomic_store(&went_through, true);
+    if (support_is_memscope()) memscope_export_msgpack("/dev/null"); /* may end it, but not with a lock */
+    pthread_testcancel();
+    return unused;
+}
+
+START_TEST(a_cancelled_thread_ends_outside) {
+    void *result = NULL;
+    pthread_t thread = start(allocate_cancelled, NULL);
+    ck_assert_int_eq(pthread_join(thread, &result), 0);
+    ck_assert_ptr_eq(result, PTHREAD_CANCELED);
+    ck_assert(atomic_load(&went_through));
+    void *block = malloc(100 * MIB); /* the locks are free */
+    ck_assert_ptr_nonnull(block);
+    free(block);
+    if (support_is_memscope()) ck_assert_int_eq(memscope_export_msgpack("/dev/null"), 0);
+}
+END_TEST
+
 static Suite *suite(void) {
     const TTest *tests[] = {a_thousand_threads_at_once,
                             threads_come_and_go,
@@ -519,7 +547,8 @@ static Suite *suite(void) {
                             kept_large_blocks_go_back,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
-                            sums_of_moving_counts_stay_sane};
+                            sums_of_moving_counts_stay_sane,
+                            a_cancelled_thread_ends_outside};
     return SUPPORT_SUITE("threads", tests);
 }
 
