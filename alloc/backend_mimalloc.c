@@ -12,11 +12,13 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static struct {
     void *(*malloc_aligned)(size_t size, size_t alignment);
     void (*free)(void *start);
     void (*collect)(bool force);
+    bool (*is_in_heap_region)(const void *start);
 } mi;
 
 /* A function out of dlsym()'s object pointer, without the cast ISO C has no word for. */
@@ -29,25 +31,44 @@ static bool find(void *library, const char *name, void *function) {
 static bool mimalloc_prepare(void) {
     void *library = dlopen(MS_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     return library && find(library, "mi_malloc_aligned", &mi.malloc_aligned) && find(library, "mi_free", &mi.free) &&
-           find(library, "mi_collect", &mi.collect);
+           find(library, "mi_collect", &mi.collect) && find(library, "mi_is_in_heap_region", &mi.is_in_heap_region);
+}
+
+/* mimalloc takes memory that it gave back into use again with mprotect(). Where that is refused (a sandbox) it would
+ * try segment after segment without end: there, new memory comes from the system. One call that changes nothing shows
+ * it. */
+static bool may_protect(void) {
+    static char page[MS_PAGE] __attribute__((aligned(MS_PAGE)));
+    return mprotect(page, sizeof page, PROT_READ | PROT_WRITE) == 0;
 }
 
 static void *mimalloc_allocate(size_t bytes, size_t alignment) {
+    if (ms_unlikely(!may_protect())) return ms_backend_system.allocate(bytes, alignment);
     void *start = mi.malloc_aligned(bytes, alignment);
     if (!start) errno = ENOMEM;
     return start;
 }
 
-/* What another thread took from mimalloc stays with that thread's heap until it calls mimalloc again, which may be never:
- * at least the pages of a whole group go. */
+/* What another thread took from mimalloc stays with that thread's heap until it calls mimalloc again, which may be
+ * never: at least the pages of a whole group go. */
 static void mimalloc_release(void *start, size_t bytes, size_t alignment) {
+    if (ms_unlikely(!mi.is_in_heap_region(start))) {
+        ms_backend_system.release(start, bytes, alignment);
+        return;
+    }
     if (alignment >= MS_GROUP_BYTES) ms_os_purge(start, bytes);
     mi.free(start);
 }
 
-static void mimalloc_decay(void) { mi.collect(false); }
-static void mimalloc_trim(void) { mi.collect(true); }
-static uint64_t mimalloc_resident(void) { return MS_NULL; }
+static void mimalloc_decay(void) {
+    mi.collect(false);
+}
+static void mimalloc_trim(void) {
+    mi.collect(true);
+}
+static uint64_t mimalloc_resident(void) {
+    return MS_NULL;
+}
 
 const ms_backend_t ms_backend_mimalloc = {.name = "mimalloc",
                                           .allocate = mimalloc_allocate,

@@ -78,8 +78,10 @@ bool support_holds(const void *block, size_t bytes, uint64_t seed) {
 
 static size_t statm(int field) {
     FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long values[2] = {0, 0};
-    if (!file || fscanf(file, "%lu %lu", &values[0], &values[1]) != 2) abort();
+    unsigned long values[6] = {0};
+    if (!file || fscanf(file, "%lu %lu %lu %lu %lu %lu", &values[0], &values[1], &values[2], &values[3], &values[4],
+                        &values[5]) != 6)
+        abort();
     fclose(file);
     return values[field] * (size_t)sysconf(_SC_PAGESIZE);
 }
@@ -88,6 +90,9 @@ size_t support_address_space(void) {
 }
 size_t support_rss(void) {
     return statm(1);
+}
+size_t support_data(void) {
+    return statm(5);
 }
 
 Suite *support_suite(const char *name, const TTest *const *tests, size_t count) {

@@ -50,6 +50,7 @@ static inline uint64_t support_random(uint64_t *state) {
 
 size_t support_rss(void);           /* resident bytes now */
 size_t support_address_space(void); /* mapped bytes now */
+size_t support_data(void);          /* private writable bytes mapped now */
 
 #ifdef __cplusplus
 }
