@@ -379,7 +379,7 @@ static inline void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload
 
 /* Bytes until the next look at peaks: 1/64 of the live heap between 32 and 128 KiB, which bounds the error of the peak.
  * Below 0: every call is looked at. */
-static int64_t quantum(ms_arena_t *arena) {
+static inline int64_t quantum(ms_arena_t *arena) {
     int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
     arena->untasked_quantum = arena->always_slow ? -1 : part < 32768 ? 32768 : part > 131072 ? 131072 : part;
     bool tasked = ms_arena_task(arena) != MS_TASK_NONE && !arena->always_slow;
@@ -387,14 +387,14 @@ static int64_t quantum(ms_arena_t *arena) {
 }
 
 /* What the countdown counted goes where it belongs. */
-static void countdown_take(ms_arena_t *arena) {
+static inline void countdown_take(ms_arena_t *arena) {
     int64_t used = arena->countdown_set - arena->countdown;
     arena->allocated_bytes += (uint64_t)used;
     arena->sample_left -= used;
     arena->countdown_set = arena->countdown;
 }
 
-static void countdown_set(ms_arena_t *arena) {
+static inline void countdown_set(ms_arena_t *arena) {
     int64_t next = quantum(arena);
     if (arena->sample_left < next) next = arena->sample_left;
     arena->countdown_set = arena->countdown = next;
@@ -405,7 +405,14 @@ void ms_arena_rearm(ms_arena_t *arena) {
     countdown_set(arena);
 }
 
-static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
+static __attribute__((noinline)) void change_live(int64_t delta) {
+    int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
+    if (delta <= 0) return;
+    ms_raise_peak(&ms_process.peak_bytes, live);
+    ms_raise_peak(&ms_process.window_peak_bytes, live);
+}
+
+static inline void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (ms_process.sites == MS_SITES_EVERY) return; /* each event has done so */
     uint64_t freed = flow->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
     uint64_t gained = flow->allocated_bytes - arena->settled.allocated_bytes, lost = freed - arena->settled.freed_bytes;
@@ -418,11 +425,7 @@ static void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (unseen > arena->unseen_turn) arena->unseen_turn = unseen;
     if (lost > arena->unseen_loss) arena->unseen_loss = lost;
     int64_t delta = (int64_t)(gained - lost);
-    if (delta == 0) return; /* as in a loop that allocates and frees: no need for the line all threads write */
-    int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
-    if (delta <= 0) return;
-    ms_raise_peak(&ms_process.peak_bytes, live);
-    ms_raise_peak(&ms_process.window_peak_bytes, live);
+    if (delta != 0) change_live(delta); /* not in a loop that allocates and frees: no need for the line all threads write */
 }
 
 #define DECAY_STEP_NS 250000000u
@@ -451,22 +454,27 @@ static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_by
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
 }
 
-void ms_arena_settle(ms_arena_t *arena) {
-    ms_trace_look(arena);
-    ms_flow_t flow = ms_arena_bytes(arena);
-    settle_process(arena, &flow);
-    ms_task_settle(arena);
-    raise_peak_of_thread(arena, flow.allocated_bytes);
-    if (++arena->settles % 16 != 0) return; /* clocks cost more than all of the above */
+static __attribute__((noinline)) void look_at_clocks(ms_arena_t *arena) {
     ms_arena_dress(arena);
     uint64_t now = ms_os_monotonic_ns();
     ms_large_tend(&arena->kept, now, ms_arena_first()->index + 1);
     decay(now);
 }
 
+static inline void settle(ms_arena_t *arena) {
+    ms_trace_look(arena);
+    ms_flow_t flow = ms_arena_bytes(arena);
+    settle_process(arena, &flow);
+    ms_task_settle(arena);
+    raise_peak_of_thread(arena, flow.allocated_bytes);
+    if (++arena->settles % 16 == 0) look_at_clocks(arena); /* which costs more than all of the above */
+}
+
+void ms_arena_settle(ms_arena_t *arena) { settle(arena); }
+
 /* The countdown has run out with the block now asked for. True: it is sampled. */
-static bool due(ms_arena_t *arena) {
-    ms_arena_settle(arena);
+static inline bool due(ms_arena_t *arena) {
+    settle(arena);
     countdown_take(arena);
     bool hit = ms_sampling_hit(arena);
     countdown_set(arena);
@@ -484,6 +492,9 @@ typedef struct request {
     uint32_t site;     /* found: its own or a sample's */
     bool sampled;
 } request_t;
+
+/* Whether its fast paths are open: an event does not have to be looked at. */
+static inline bool expects_blocks(const ms_arena_t *arena, ms_origin_t origin) { return (uint32_t)arena->expect[origin] != 0; }
 
 static bool is_exact(void) { return ms_process.sites == MS_SITES_EVERY; }
 
@@ -526,7 +537,7 @@ static uint32_t sample_site(ms_arena_t *arena, request_t *request, double weight
     uint32_t site = request->site = ms_site_capture(arena, &request->from);
     arena->sampled_blocks++;
     ms_site_count_sample(arena, site, request->size, weight);
-    ms_calibration_allocated(site, sample_class(request, class), class, request->size, weight);
+    ms_calibration_allocated(arena, site, sample_class(request, class), class, request->size, weight);
     return site;
 }
 
@@ -674,8 +685,64 @@ MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_
     return allocate(&request);
 }
 
+/* ---- large blocks in the usual ways: what the arena keeps is given out and taken back, and nothing is rare */
+
+/* The block just taken makes up for what was freed since the last settle, or for a part of it: nothing rose, all that a
+ * settle would look at is as it was, and the countdown need not see the block. Both sides of the exchange count as settled. */
+static inline bool exchange(ms_arena_t *arena, size_t size) {
+    uint64_t freed = arena->freed_bytes + arena->other_freed_bytes;
+    int64_t used = arena->countdown_set - arena->countdown, left = arena->sample_left - used - (int64_t)size;
+    uint64_t allocated = arena->allocated_bytes + (uint64_t)used + size;
+    uint64_t lost = freed + arena->foreign_freed_bytes - arena->settled.freed_bytes;
+    if (allocated - arena->settled.allocated_bytes > lost || lost > arena->unseen_loss || left < 0 ||
+        (arena->settles + 1) % 16 == 0 || ms_trace_is_news(arena) || ms_task_is_any())
+        return false;
+    if (left < arena->countdown) { /* which never runs longer than to the next sample */
+        arena->countdown_set -= arena->countdown - left;
+        arena->countdown = left;
+    }
+    arena->settles++;
+    arena->settled.allocated_bytes += size;
+    arena->settled.freed_bytes += size;
+    arena->allocated_bytes += size;
+    arena->sample_left -= (int64_t)size;
+    raise_peak_of_thread(arena, allocated);
+    return true;
+}
+
+/* The same for a block that the countdown has seen. */
+static __attribute__((noinline)) void count_taken(ms_arena_t *arena, size_t size, ms_large_t *block, const ms_caller_t *from,
+                                                  const uintptr_t *frame) {
+    arena->countdown -= (int64_t)size;
+    if (arena->countdown >= 0 || !due(arena)) return;
+    request_t request = {.size = size, .alignment = 16, .from = ms_caller_or(from, frame)};
+    sample_large(arena, &request, block);
+}
+
+static __attribute__((noinline)) void *allocate_large_usual(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    ms_arena_t *arena = ms_arena_current;
+    if (!expects_blocks(arena, origin)) return ms_allocate_slow(size, origin, from); /* so it is not the empty one */
+    ms_arena_hide_current(arena);
+    ms_large_t *block = ms_large_take_newest(&arena->kept, size);
+    if (ms_unlikely(!block)) {
+        ms_arena_show(arena);
+        return ms_allocate_slow(size, origin, from);
+    }
+    void *payload = atomic_load_explicit(&block->payload, memory_order_relaxed);
+    uint64_t token = arena->expect[origin] + ms_secret.large; /* before tracing may begin */
+    if (!exchange(arena, size)) count_taken(arena, size, block, from, __builtin_frame_address(0));
+    arena->lists[MS_CLASS_LARGE].allocated++;
+    arena->allocated_blocks++;
+    ms_header_t *header = ms_header_of(payload);
+    header->word0 = arena->birth;
+    header->word1 = ms_seal(arena->birth, token, payload);
+    if (ms_unlikely(arena->tracing)) ms_trace_allocated(arena, payload, size, block->sample_site);
+    ms_arena_show(arena);
+    return payload;
+}
+
 __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, const ms_caller_t *from) {
-    if (ms_unlikely(size > MS_SMALL_MAX)) return ms_allocate_slow(size, origin, from);
+    if (ms_unlikely(size > MS_SMALL_MAX)) return allocate_large_usual(size, origin, from);
     bool due;
     ms_arena_t *arena = ms_arena_current;
     size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
@@ -863,17 +930,18 @@ size_t ms_block_size(const void *payload) {
 
 /* ---- freeing */
 
+static __attribute__((noinline)) void count_sample_free_large(ms_arena_t *arena, const ms_large_t *large) {
+    ms_site_count_sample_free(arena, large->sample_site, large->size, large->sample_weight);
+    ms_calibration_freed(arena, large->sample_site, large->sample_class, MS_CLASS_LARGE, large->size, large->sample_weight);
+}
+
 static void count_sample_free(ms_arena_t *arena, const ms_block_facts_t *block) {
-    const ms_large_t *large = block->large;
-    if (large && large->sample_site) {
-        ms_site_count_sample_free(arena, large->sample_site, block->size, large->sample_weight);
-        ms_calibration_freed(large->sample_site, large->sample_class, MS_CLASS_LARGE, block->size, large->sample_weight);
-    }
+    if (block->large && block->large->sample_site) count_sample_free_large(arena, block->large);
     if (!(ms_facts_flags(block->facts) & MS_FLAG_EXTENDED)) return;
     const ms_extension_t *extension = block->base;
     if (!extension->sample_site) return;
     ms_site_count_sample_free(arena, extension->sample_site, block->size, extension->sample_weight);
-    ms_calibration_freed(extension->sample_site, extension->sample_class, block->slab->class, block->size,
+    ms_calibration_freed(arena, extension->sample_site, extension->sample_class, block->slab->class, block->size,
                          extension->sample_weight);
 }
 
@@ -958,6 +1026,9 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     errno = saved;
 }
 
+/* A large block without an alignment has its payload there in a page. */
+static inline bool may_be_large(const void *payload) { return ((uintptr_t)payload & (MS_PAGE - 1)) == sizeof(ms_header_t); }
+
 /* ---- freeing in the usual ways, without what is rare. False: not such a block, nothing was changed, release_checked() finds
  * out what it is. The header says what there is to do; `arena` expects blocks, which it does not where every event is looked
  * at. */
@@ -993,16 +1064,44 @@ static bool release_remote(ms_arena_t *arena, void *payload, ms_facts_t facts) {
     return true;
 }
 
+static MS_COLD void keep_not(ms_arena_t *arena, ms_large_t *block) {
+    int saved = errno;
+    ms_large_release(&arena->kept, block);
+    errno = saved;
+}
+
+/* A block of this thread and of the current task, without a name. may_be_large(payload). */
+static inline bool release_large_own(ms_arena_t *arena, void *payload, ms_origin_t origin) {
+    ms_large_t *block = arena->kept.last;
+    if (!block || atomic_load_explicit(&block->payload, memory_order_relaxed) != payload || !ms_large_is_live(block))
+        block = ms_large_find_fast(payload);
+    ms_header_t *header = ms_header_of(payload);
+    if (!block || !ms_header_is(header, arena->expect[origin] + ms_secret.large) || header->word0 >> MS_WORD0_SITE_SHIFT ||
+        !ms_large_claim(block))
+        return false;
+    ms_arena_hide_current(arena);
+    arena->freed_bytes += block->size;
+    arena->freed_blocks++;
+    if (block->sample_site) count_sample_free_large(arena, block);
+    ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
+    ms_header_set_free(header, NULL);
+    if (ms_unlikely(!ms_large_keep(&arena->kept, block))) keep_not(arena, block);
+    ms_arena_show(arena);
+    return true;
+}
+
 /* A large block, of whatever thread and task. */
 static bool release_large_fast(ms_arena_t *arena, void *payload, ms_origin_t origin) {
-    if (((uintptr_t)payload & (MS_PAGE - 1)) != sizeof(ms_header_t)) return false;
+    if (!may_be_large(payload)) return false;
     ms_large_t *large = ms_large_find_fast(payload);
     ms_block_facts_t block;
     if (!large || !large_facts(large, payload, &block) || (ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin ||
         !ms_large_claim(large))
         return false;
     int saved = errno;
+    bool hidden = ms_arena_hide(arena);
     release_large(arena, &block);
+    if (hidden) ms_arena_show(arena);
     errno = saved;
     return true;
 }
@@ -1025,16 +1124,22 @@ static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) 
 
 static __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    bool expects = (uint32_t)arena->expect[origin] != 0;
-    if (expects ? release_usual(arena, payload, origin) : release_exact(payload, origin)) return;
+    if (expects_blocks(arena, origin) ? release_usual(arena, payload, origin) : release_exact(payload, origin)) return;
     release_checked(payload, origin, MS_SIZE_UNSAID);
+}
+
+static __attribute__((noinline)) void release_large_or_other(void *payload, ms_origin_t origin) {
+    if (!release_large_own(ms_arena_current, payload, origin)) release_other(payload, origin);
 }
 
 /* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
 __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (!ms_heap_may_hold(payload) || !ms_header_is(ms_header_of(payload), arena->expect[origin] + ms_secret.medium)) {
-        release_other(payload, origin);
+        if (may_be_large(payload))
+            release_large_or_other(payload, origin);
+        else
+            release_other(payload, origin);
         return;
     }
     size_t size = ms_header_of(payload)->word0 & 0xffff;
@@ -1192,6 +1297,18 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_cal
     return ms_likely(plain != NULL) ? plain : reallocate(payload, size, origin, from);
 }
 
+/* Up to 2 KiB glibc's memset() uses vectors (21 ns), beyond that string instructions, which take long to start, and longer
+ * where the target is no multiple of 64 (4 KiB: 77 ns). In pieces, calloc and free of 4 KiB take 0.66 of the time. */
+#define CLEAR_PIECE 2048
+#define CLEAR_PIECES_MAX 16384
+
+static void clear(char *at, size_t size) {
+    size_t piece = CLEAR_PIECE;
+    MS_OPAQUE(piece); /* a constant would become a string instruction */
+    for (; size <= CLEAR_PIECES_MAX && size > piece; at += piece, size -= piece) memset(at, 0, piece);
+    memset(at, 0, size);
+}
+
 void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     void *payload = ms_allocate(size, origin, &caller);
@@ -1199,6 +1316,6 @@ void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_block_facts_t block;
     bool fresh = size >= MS_DIRECT_MIN && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&
                  block.large->zeroed;
-    if (!fresh) memset(payload, 0, size);
+    if (!fresh) clear(payload, size);
     return payload;
 }

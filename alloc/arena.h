@@ -35,6 +35,7 @@
 struct ms_thread;
 struct ms_unwind_thread;
 struct ms_ring;
+struct ms_sample_pair;
 
 /* Life of an arena; transitions in alloc/thread.c. */
 typedef enum {
@@ -106,6 +107,10 @@ typedef struct ms_arena {
     uint64_t hit_mean;       /* of the last gap that ended in a sample */
     uint64_t random;         /* state of the generator */
     uint64_t sampled_blocks; /* ever, in this arena */
+    size_t weighed_size;     /* of the sampled block last, and what it stood for then */
+    uint64_t weighed_mean;
+    double weight;
+    struct ms_sample_pair *sample_pair; /* used last, NULL: none yet */
     bool always_slow;        /* mode exact, junk, guard, quarantine, tracing, a folded thread: every call takes the slow path */
     bool tracing;            /* events go to the ring */
     uint32_t trace_epoch;    /* ms_trace_epoch it follows */

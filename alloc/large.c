@@ -121,9 +121,7 @@ static ms_large_t *lookup(const void *payload) {
     }
 }
 
-static bool is_live(const ms_large_t *block) {
-    return block && atomic_load_explicit(&block->state, memory_order_acquire) == MS_LARGE_LIVE;
-}
+static bool is_live(const ms_large_t *block) { return block && ms_large_is_live(block); }
 
 ms_large_t *ms_large_find_fast(const void *payload) {
     ms_large_t *block = lookup(payload);
@@ -265,13 +263,6 @@ static bool map_new(ms_large_t *block, size_t bytes) {
     return block->base != NULL;
 }
 
-static void set_live(ms_large_t *block, size_t size, size_t bytes) {
-    block->size = size;
-    block->sample_site = 0;
-    if (bytes > block->used) block->used = bytes;
-    atomic_store_explicit(&block->state, MS_LARGE_LIVE, memory_order_release); /* pairs with is_live() */
-}
-
 /* MS_LOCK_LARGE. A block with `bytes`, in no list and not in the table. */
 static ms_large_t *obtain(size_t bytes) {
     ms_large_t *block = cache_take(bytes);
@@ -297,7 +288,7 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
         uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
         if (table_insert(block)) {
-            set_live(block, size, bytes);
+            ms_large_set_live(block, size, bytes);
         } else {
             give_back(block);
             descriptor_free(block);
@@ -337,11 +328,6 @@ static void retire_unkept(ms_large_t *block) {
 #define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
 #define KEPT_TICK_NS (DECAY_NS / 4)
 
-static void kept_add(ms_large_kept_t *kept, int sign, size_t mapped) {
-    __atomic_store_n(&kept->count, kept->count + (uint32_t)sign, __ATOMIC_RELAXED);
-    __atomic_store_n(&kept->bytes, kept->bytes + (uint64_t)sign * mapped, __ATOMIC_RELAXED);
-}
-
 /* The newest block, it is warm, that wastes at most a quarter. */
 ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
     size_t bytes = sizeof(ms_header_t) + size, wanted = sizeof(ms_header_t) + (room > size ? room : size);
@@ -349,9 +335,9 @@ ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
         size_t mapped = kept->entry[i].mapped;
         if (mapped < wanted || (mapped > 2 * (size_t)MS_PAGE + bytes && mapped - wanted > mapped / 4)) continue;
         ms_large_t *block = kept->entry[i].block;
-        kept_add(kept, -1, mapped);
+        ms_large_kept_add(kept, -1, mapped);
         for (; i < kept->count; i++) kept->entry[i] = kept->entry[i + 1];
-        set_live(block, size, bytes);
+        ms_large_set_live(block, size, bytes);
         return block;
     }
     return NULL;
@@ -361,7 +347,7 @@ ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
 static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
     ms_lock(MS_LOCK_LARGE);
     for (uint32_t i = 0; i < count; i++) {
-        kept_add(kept, -1, kept->entry[i].mapped);
+        ms_large_kept_add(kept, -1, kept->entry[i].mapped);
         retire(kept->entry[i].block); /* kept ones are small enough to be cached */
     }
     ms_unlock(MS_LOCK_LARGE);
@@ -379,11 +365,7 @@ void ms_large_release(ms_large_kept_t *kept, ms_large_t *block) {
         retire_unkept(block);
         return;
     }
-    if (kept->count == MS_KEPT_BLOCKS || kept->bytes + block->mapped > kept->limit) kept_drop(kept, (kept->count + 1) / 2);
-    kept->entry[kept->count].mapped = block->mapped;
-    kept->entry[kept->count].block = block;
-    kept->entry[kept->count].tick = kept->tick;
-    kept_add(kept, 1, block->mapped);
+    while (!ms_large_keep(kept, block)) kept_drop(kept, (kept->count + 1) / 2); /* alone it has room */
 }
 
 void ms_large_unkeep(ms_large_kept_t *kept) {

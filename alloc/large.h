@@ -27,6 +27,8 @@
 #include <stdint.h>
 
 #include "alloc/backend.h"
+#include "alloc/os.h"
+#include "tracking/header.h"
 
 #define MS_DIRECT_MIN ((size_t)1 << 20) /* mappings of their own from here */
 
@@ -60,6 +62,7 @@ typedef struct ms_large_kept {
     uint32_t tick;  /* quarters of a second in which the thread came by */
     uint64_t bytes;
     size_t limit;   /* of bytes; 0: not known yet */
+    ms_large_t *last; /* taken last: most often the next one freed; NULL: none yet */
     uint64_t next_tick_ns;
     uint64_t trims; /* ms_large_trim() calls seen */
     struct {
@@ -72,8 +75,48 @@ typedef struct ms_large_kept {
 /* A live block, header not yet written; NULL with errno ENOMEM. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
  * that is more and to be had. */
 ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room);
+static inline void ms_large_set_live(ms_large_t *block, size_t size, size_t bytes) {
+    block->size = size;
+    block->sample_site = 0;
+    if (bytes > block->used) block->used = bytes;
+    atomic_store_explicit(&block->state, MS_LARGE_LIVE, memory_order_release); /* pairs with ms_large_is_live() */
+}
+static inline bool ms_large_is_live(const ms_large_t *block) {
+    return atomic_load_explicit(&block->state, memory_order_acquire) == MS_LARGE_LIVE;
+}
+
 /* The same from what the arena keeps, NULL if nothing fits. No lock. */
 ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room);
+
+/* The arena's own thread changes the sums; others read them. */
+static inline void ms_large_kept_add(ms_large_kept_t *kept, int sign, size_t mapped) {
+    __atomic_store_n(&kept->count, kept->count + (uint32_t)sign, __ATOMIC_RELAXED);
+    __atomic_store_n(&kept->bytes, kept->bytes + (uint64_t)sign * mapped, __ATOMIC_RELAXED);
+}
+
+/* The kept block freed last if it fits: it wastes at most a quarter. */
+static inline ms_large_t *ms_large_take_newest(ms_large_kept_t *kept, size_t size) {
+    if (kept->count == 0) return NULL;
+    size_t mapped = kept->entry[kept->count - 1].mapped, bytes = sizeof(ms_header_t) + size;
+    if (mapped - bytes > mapped / 4) return NULL; /* also if it is smaller */
+    ms_large_t *block = kept->entry[kept->count - 1].block;
+    ms_large_kept_add(kept, -1, mapped);
+    ms_large_set_live(block, size, bytes);
+    return kept->last = block;
+}
+
+/* Keeps a claimed block of a payload right behind its header if there is room. */
+static inline bool ms_large_keep(ms_large_kept_t *kept, ms_large_t *block) {
+    size_t mapped = block->mapped;
+    uint32_t count = kept->count;
+    block->zeroed = false;
+    if (mapped > kept->limit / 2 || kept->bytes + mapped > kept->limit || count == MS_KEPT_BLOCKS) return false;
+    kept->entry[count].mapped = mapped;
+    kept->entry[count].block = block;
+    kept->entry[count].tick = kept->tick;
+    ms_large_kept_add(kept, 1, mapped);
+    return true;
+}
 
 /* The live block with this payload, NULL if there is none. It may go away as soon as the caller's right to it ends. */
 ms_large_t *ms_large_find(const void *payload);

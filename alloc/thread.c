@@ -25,9 +25,7 @@ static __thread enum { THREAD_NEW, THREAD_ATTACHING, THREAD_ATTACHED, THREAD_GON
 
 __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec"))) = &ms_arena_empty;
 
-/* The thread's arena while a slow path changes it. ms_arena_current is the empty one meanwhile, so that a signal handler
- * that allocates finds no list, comes to ms_arena_try_enter() as well, and gets the stray arena. */
-static __thread ms_arena_t *hidden __attribute__((tls_model("initial-exec")));
+__thread ms_arena_t *ms_arena_hidden __attribute__((tls_model("initial-exec")));
 
 #define RECORD_CHUNK 64u
 static _Atomic(ms_thread_t *) records[(MS_CODE_MAX + RECORD_CHUNK) / RECORD_CHUNK + 1];
@@ -375,7 +373,7 @@ static void detach(void *argument) {
     ms_arena_drain(arena);
     ms_arena_flush_all(arena);
     ms_arena_current = &ms_arena_empty;
-    hidden = NULL;
+    ms_arena_hidden = NULL;
     life = THREAD_GONE;
     arena->thread->cpu_ns += thread_cpu_ns();
     if (arena->thread != &folded) prctl(PR_GET_NAME, arena->thread->name);
@@ -384,22 +382,6 @@ static void detach(void *argument) {
     arena->next_in_pool = orphans;
     orphans = arena;
     ms_unlock(MS_LOCK_THREADS);
-}
-
-bool ms_arena_hide(ms_arena_t *arena) {
-    if (ms_arena_current != arena || arena == &ms_arena_empty) return false;
-    hidden = arena;
-    atomic_signal_fence(memory_order_seq_cst);
-    ms_arena_current = &ms_arena_empty;
-    atomic_signal_fence(memory_order_seq_cst);
-    return true;
-}
-
-void ms_arena_show(ms_arena_t *arena) {
-    atomic_signal_fence(memory_order_seq_cst);
-    ms_arena_current = arena;
-    atomic_signal_fence(memory_order_seq_cst);
-    hidden = NULL;
 }
 
 static ms_arena_t *enter_stray(void) {
@@ -412,7 +394,7 @@ ms_arena_t *ms_arena_try_enter(void) {
     ms_arena_t *arena = ms_arena_current;
     if (ms_unlikely(arena == &ms_arena_empty)) {
         if (ms_unlikely(ms_lock_is_held())) return NULL;
-        if (life != THREAD_NEW || hidden || !(arena = attach())) return enter_stray();
+        if (life != THREAD_NEW || ms_arena_hidden || !(arena = attach())) return enter_stray();
     }
     ms_arena_hide(arena);
     return arena;
@@ -469,7 +451,7 @@ static void fork_child(void) {
     ms_lock_renew_all();
     for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         ms_thread_t *thread = arena->thread;
-        if (arena == ms_arena_current || arena == hidden) {
+        if (arena == ms_arena_current || arena == ms_arena_hidden) {
             thread->tid = ms_os_thread_id();
         } else if (thread && arena != &stray) { /* the stray arena is nobody's: its lock says it was at rest */
             atomic_store(&arena->state, MS_ARENA_FROZEN);

@@ -34,6 +34,12 @@ typedef struct ms_thread {
     struct ms_thread *older, *newer; /* ended threads */
 } ms_thread_t;
 
+#pragma GCC visibility push(hidden) /* no detour through the GOT */
+
+/* The thread's arena while a slow path changes it. ms_arena_current is the empty one meanwhile, so that a signal handler
+ * that allocates finds no list, comes to ms_arena_try_enter() as well, and gets the stray arena. */
+extern __thread ms_arena_t *ms_arena_hidden __attribute__((tls_model("initial-exec")));
+
 /* The arena to work with on a slow path: the thread's own, or, for a thread that has none any more, the stray arena
  * with its lock held. Never NULL. Every ms_arena_enter() needs its ms_arena_leave(). */
 ms_arena_t *ms_arena_enter(void);
@@ -46,8 +52,23 @@ ms_arena_t *ms_arena_try_enter(void);
 /* Signals. A slow path that changes the arena hides it from handlers of this thread: they get the stray arena instead, in
  * the middle of no change. ms_arena_enter() hides it; the slow paths that the fast ones reach with the arena in hand do so
  * themselves. True: it is hidden now and was not before, ms_arena_show() is due. */
-bool ms_arena_hide(ms_arena_t *arena);
-void ms_arena_show(ms_arena_t *arena);
+static inline void ms_arena_hide_current(ms_arena_t *arena) { /* which it is, and not the empty one */
+    ms_arena_hidden = arena;
+    atomic_signal_fence(memory_order_seq_cst);
+    ms_arena_current = &ms_arena_empty;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+static inline bool ms_arena_hide(ms_arena_t *arena) {
+    if (ms_arena_current != arena || arena == &ms_arena_empty) return false;
+    ms_arena_hide_current(arena);
+    return true;
+}
+static inline void ms_arena_show(ms_arena_t *arena) {
+    atomic_signal_fence(memory_order_seq_cst);
+    ms_arena_current = arena;
+    atomic_signal_fence(memory_order_seq_cst);
+    ms_arena_hidden = NULL;
+}
 
 /* The record of a code, NULL if it was never given out. Any thread. */
 ms_thread_t *ms_thread_of_code(uint32_t code);
@@ -74,4 +95,5 @@ void ms_thread_init_fork(void);
 /* Sets what new blocks of the arena look like after its thread, age or task changed. */
 void ms_arena_dress(ms_arena_t *arena);
 
+#pragma GCC visibility pop
 #endif

@@ -1,4 +1,5 @@
 #include "tracking/calibration.h"
+#include "alloc/arena.h"
 #include "alloc/os.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@ static ms_sample_pair_t *find(ms_sample_pair_t *pair, const ms_sample_pair_t *en
 }
 
 /* NULL without memory: the pair's samples are then not calibrated. */
-static ms_sample_pair_t *pair_of(uint32_t site, uint32_t class) {
+static __attribute__((noinline)) ms_sample_pair_t *look_up(const ms_arena_t *arena, uint32_t site, uint32_t class) {
     bucket_t *all = buckets();
     if (!all) return NULL;
     uint64_t hash = ((uint64_t)site << 8 | class) * 0x9e3779b97f4a7c15u;
@@ -35,6 +36,7 @@ static ms_sample_pair_t *pair_of(uint32_t site, uint32_t class) {
     if (!fresh) return NULL;
     fresh->site = site;
     fresh->class = class;
+    fresh->owner = arena;
     fresh->next = first;
     while (!atomic_compare_exchange_strong(bucket, &first, fresh)) {
         pair = find(first, fresh->next, site, class);
@@ -44,17 +46,60 @@ static ms_sample_pair_t *pair_of(uint32_t site, uint32_t class) {
     return fresh;
 }
 
-static void add_real(_Atomic(double) *sum, double amount) {
+static ms_sample_pair_t *pair_of(ms_arena_t *arena, uint32_t site, uint32_t class) {
+    ms_sample_pair_t *last = arena->sample_pair;
+    if (last && last->site == site && last->class == class) return last;
+    int saved = errno;
+    ms_sample_pair_t *pair = look_up(arena, site, class);
+    errno = saved;
+    if (pair) arena->sample_pair = pair;
+    return pair;
+}
+
+static void add_own(_Atomic(double) *sum, double amount) {
+    atomic_store_explicit(sum, atomic_load_explicit(sum, memory_order_relaxed) + amount, memory_order_relaxed);
+}
+
+static void add_shared(_Atomic(double) *sum, double amount) {
     double seen = atomic_load_explicit(sum, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(sum, &seen, seen + amount, memory_order_relaxed, memory_order_relaxed))
         continue;
 }
 
-static void add(ms_weights_t *weights, size_t size, double weight) {
-    atomic_fetch_add_explicit(&weights->samples, 1, memory_order_relaxed);
-    add_real(&weights->blocks, weight);
-    add_real(&weights->bytes, weight * (double)size);
-    add_real(&weights->variance, weight * (weight - 1));
+static inline __attribute__((always_inline)) void add(ms_weights_t *weights, size_t size, double weight, bool own) {
+    void (*add_to)(_Atomic(double) *, double) = own ? add_own : add_shared;
+    if (own)
+        atomic_store_explicit(&weights->samples, atomic_load_explicit(&weights->samples, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
+    else
+        atomic_fetch_add_explicit(&weights->samples, 1, memory_order_relaxed);
+    add_to(&weights->blocks, weight);
+    add_to(&weights->bytes, weight * (double)size);
+    add_to(&weights->variance, weight * (weight - 1));
+}
+
+static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
+    ms_sample_flow_t *others = atomic_load_explicit(&pair->others, memory_order_acquire); /* pairs with the exchange below */
+    if (others) return others;
+    int saved = errno;
+    ms_sample_flow_t *fresh = ms_os_map_metadata(sizeof *fresh);
+    errno = saved;
+    if (!fresh) return NULL;
+    return atomic_compare_exchange_strong(&pair->others, &others, fresh) ? fresh : others; /* the loser's stays unused */
+}
+
+static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, bool freed) {
+    ms_sample_flow_t *others = others_of(pair);
+    if (others) add(freed ? &others->freed : &others->allocated, size, weight, false);
+}
+
+static inline void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size, double weight, bool freed) {
+    ms_sample_pair_t *pair = pair_of(arena, site, class);
+    if (!pair) return;
+    if (ms_likely(pair->owner == arena))
+        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, true);
+    else
+        add_to_others(pair, size, weight, freed);
 }
 
 static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved) {
@@ -63,20 +108,14 @@ static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved
     atomic_fetch_add_explicit(in, 1, memory_order_relaxed);
 }
 
-void ms_calibration_allocated(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    int saved = errno;
-    ms_sample_pair_t *pair = pair_of(site, natural);
-    if (pair) add(&pair->allocated, size, weight);
+void ms_calibration_allocated(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
+    count(arena, site, natural, size, weight, false);
     count_move(&moves[natural].out, &moves[actual].in, natural != actual);
-    errno = saved;
 }
 
-void ms_calibration_freed(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    int saved = errno;
-    ms_sample_pair_t *pair = pair_of(site, natural);
-    if (pair) add(&pair->freed, size, weight);
+void ms_calibration_freed(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
+    count(arena, site, natural, size, weight, true);
     count_move(&moves[natural].out_freed, &moves[actual].in_freed, natural != actual);
-    errno = saved;
 }
 
 void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context) {

@@ -6,14 +6,19 @@
  * A pair is a site and a class. A sampled block needs room for its weight and so may lie in a larger class than its like;
  * pairs count it in the class of its like (`natural`), and moves are counted to correct the exact number.
  *
- * Sampled blocks are rare: all counters here are atomic, shared by all threads, without a lock. Pairs are never removed. */
+ * A pair has an owner, the arena that sampled it first, whose thread alone writes its counters; other threads share counters
+ * of their own, with atomic operations (eight of them for a sampled block and its free took as long as all the rest of it).
+ * No lock. Pairs are never removed. */
 #ifndef MS_TRACKING_CALIBRATION_H
 #define MS_TRACKING_CALIBRATION_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "alloc/size_class.h"
+
+struct ms_arena;
 
 /* Of sampled blocks, when they are allocated and when they are freed. */
 typedef struct ms_weights {
@@ -23,10 +28,16 @@ typedef struct ms_weights {
     _Atomic(double) variance; /* sum of weight * (weight - 1): of `blocks` */
 } ms_weights_t;
 
+typedef struct ms_sample_flow {
+    ms_weights_t allocated, freed;
+} ms_sample_flow_t;
+
 typedef struct ms_sample_pair {
     uint32_t site, class;
     struct ms_sample_pair *next; /* in its bucket, older */
-    ms_weights_t allocated, freed;
+    const struct ms_arena *owner;
+    _Atomic(ms_sample_flow_t *) others; /* of all other arenas; NULL: none yet */
+    ms_sample_flow_t own;
 } ms_sample_pair_t;
 
 typedef struct ms_class_moves { /* blocks held by another class than their like's */
@@ -34,8 +45,8 @@ typedef struct ms_class_moves { /* blocks held by another class than their like'
 } ms_class_moves_t;
 
 /* A sampled block comes or goes; its like lie in class `natural`, itself in `actual`. */
-void ms_calibration_allocated(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
-void ms_calibration_freed(uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
+void ms_calibration_allocated(struct ms_arena *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
+void ms_calibration_freed(struct ms_arena *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight);
 
 /* Calls `visit` for every pair. */
 void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context);

@@ -76,9 +76,11 @@ void ms_trace_adopt(ms_arena_t *arena);
 
 /* The arena does what the epoch says. */
 void ms_trace_follow(ms_arena_t *arena);
+static inline bool ms_trace_is_news(const ms_arena_t *arena) {
+    return arena->trace_epoch != atomic_load_explicit(&ms_trace_epoch, memory_order_relaxed);
+}
 static inline void ms_trace_look(ms_arena_t *arena) {
-    if (ms_unlikely(arena->trace_epoch != atomic_load_explicit(&ms_trace_epoch, memory_order_relaxed)))
-        ms_trace_follow(arena);
+    if (ms_unlikely(ms_trace_is_news(arena))) ms_trace_follow(arena);
 }
 
 /* A block was allocated and is ready; is freed and not yet to be had again; was given the name of a variable. Only

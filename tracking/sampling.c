@@ -9,8 +9,8 @@
 #define LN2 0.693147180559945309417
 
 /* 1 / n: a chain of divisions takes the processor 200 cycles where multiplications take 60. */
-static const double inverse[] = {0,       1.0,     1.0 / 2, 1.0 / 3, 1.0 / 4,  1.0 / 5,  1.0 / 6,  1.0 / 7,  1.0 / 8,
-                                 1.0 / 9, 1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13, 1.0 / 14, 1.0 / 15, 1.0 / 16, 1.0 / 17};
+static const double inverse[] = {0,       1.0,     1.0 / 2, 1.0 / 3,  1.0 / 4,  1.0 / 5,  1.0 / 6,
+                                 1.0 / 7, 1.0 / 8, 1.0 / 9, 1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13};
 
 /* x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh((m-1)/(m+1)), whose series in s = ((m-1)/(m+1))^2 <
  * 0.0295 has an error below 1e-14 after nine terms. */
@@ -25,9 +25,11 @@ double ms_ln(double x) {
         m /= 2;
         exponent++;
     }
-    double t = (m - 1) / (m + 1), s = t * t, sum = 0;
-    for (int k = 8; k >= 0; k--) sum = sum * s + inverse[2 * k + 1];
-    return 2 * t * sum + exponent * LN2;
+    double t = (m - 1) / (m + 1), s = t * t, s2 = s * s, s4 = s2 * s2;
+    /* in pairs, which the processor adds up side by side (Estrin 1960): a third of the time */
+    double low = (1 + s * (1.0 / 3)) + s2 * (1.0 / 5 + s * (1.0 / 7));
+    double high = (1.0 / 9 + s * (1.0 / 11)) + s2 * (1.0 / 13 + s * (1.0 / 15));
+    return 2 * t * (low + s4 * (high + s4 * (1.0 / 17))) + exponent * LN2;
 }
 
 /* e^x = 2^k * e^r with |r| <= ln2/2; Taylor to the 13th power is below 1e-15. */
@@ -90,9 +92,16 @@ void ms_sampling_change(ms_arena_t *arena, uint64_t sample_bytes) {
     arena->sample_left = draw_gap(arena);
 }
 
-double ms_sampling_weight(const ms_arena_t *arena, size_t size) {
-    if (ms_process.knobs.sample_rate) return 1e9 / (double)ms_process.knobs.sample_rate;
-    double x = (double)size / (double)arena->hit_mean;
+static double weight_of(size_t size, uint64_t mean) {
+    double x = (double)size / (double)mean;
     double p = x < 1e-5 ? x - x * x / 2 : 1 - ms_exp_negative(-x); /* 1 - e^-x cancels for small x */
     return 1 / p;
+}
+
+double ms_sampling_weight(ms_arena_t *arena, size_t size) {
+    if (ms_process.knobs.sample_rate) return 1e9 / (double)ms_process.knobs.sample_rate;
+    if (arena->weighed_size == size && arena->weighed_mean == arena->hit_mean) return arena->weight; /* sizes repeat */
+    arena->weighed_size = size;
+    arena->weighed_mean = arena->hit_mean;
+    return arena->weight = weight_of(size, arena->hit_mean);
 }

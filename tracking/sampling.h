@@ -21,7 +21,7 @@ bool ms_sampling_hit(struct ms_arena *arena);
 
 /* Blocks that a block of this size stands for which was just hit in this arena: as of the gap that ended in it, whatever
  * the mean gap is now. */
-double ms_sampling_weight(const struct ms_arena *arena, size_t size);
+double ms_sampling_weight(struct ms_arena *arena, size_t size);
 
 /* Another mean gap, from now on for the calling thread, for others from their next due event on. Neither a weight nor a
  * chance of what was allocated before changes: what is left of an exponential gap is as long as a new one, so that a gap

@@ -35,22 +35,7 @@ static double square_root(double value) {
     return root;
 }
 
-static weights_t weights_of(const ms_weights_t *weights) {
-    return (weights_t){(double)atomic_load_explicit(&weights->samples, memory_order_relaxed),
-                       atomic_load_explicit(&weights->blocks, memory_order_relaxed),
-                       atomic_load_explicit(&weights->bytes, memory_order_relaxed),
-                       atomic_load_explicit(&weights->variance, memory_order_relaxed)};
-}
-
 static double positive(double value) { return value > 0 ? value : 0; }
-
-/* Sums of doubles that came and went again leave rounding behind. */
-static weights_t live_of(const ms_sample_pair_t *pair) {
-    weights_t all = weights_of(&pair->allocated), gone = weights_of(&pair->freed);
-    if (all.samples <= gone.samples) return (weights_t){0};
-    return (weights_t){all.samples - gone.samples, positive(all.blocks - gone.blocks), positive(all.bytes - gone.bytes),
-                       positive(all.variance - gone.variance)};
-}
 
 static void add(weights_t *sum, const weights_t *part) {
     sum->samples += part->samples;
@@ -59,9 +44,41 @@ static void add(weights_t *sum, const weights_t *part) {
     sum->variance += part->variance;
 }
 
+static void add_weights(weights_t *sum, const ms_weights_t *weights) {
+    weights_t part = {(double)atomic_load_explicit(&weights->samples, memory_order_relaxed),
+                      atomic_load_explicit(&weights->blocks, memory_order_relaxed),
+                      atomic_load_explicit(&weights->bytes, memory_order_relaxed),
+                      atomic_load_explicit(&weights->variance, memory_order_relaxed)};
+    add(sum, &part);
+}
+
+static weights_t allocated_of(const ms_sample_pair_t *pair) {
+    weights_t sum = {0};
+    const ms_sample_flow_t *others = atomic_load_explicit(&pair->others, memory_order_acquire);
+    add_weights(&sum, &pair->own.allocated);
+    if (others) add_weights(&sum, &others->allocated);
+    return sum;
+}
+
+static weights_t freed_of(const ms_sample_pair_t *pair) {
+    weights_t sum = {0};
+    const ms_sample_flow_t *others = atomic_load_explicit(&pair->others, memory_order_acquire);
+    add_weights(&sum, &pair->own.freed);
+    if (others) add_weights(&sum, &others->freed);
+    return sum;
+}
+
+/* Sums of doubles that came and went again leave rounding behind. */
+static weights_t live_of(const ms_sample_pair_t *pair) {
+    weights_t all = allocated_of(pair), gone = freed_of(pair);
+    if (all.samples <= gone.samples) return (weights_t){0};
+    return (weights_t){all.samples - gone.samples, positive(all.blocks - gone.blocks), positive(all.bytes - gone.bytes),
+                       positive(all.variance - gone.variance)};
+}
+
 static void add_to_class(void *context, const ms_sample_pair_t *pair) {
     calibration_t *calibration = context;
-    weights_t allocated = weights_of(&pair->allocated), live = live_of(pair);
+    weights_t allocated = allocated_of(pair), live = live_of(pair);
     add(&calibration->classes[pair->class].allocated, &allocated);
     add(&calibration->classes[pair->class].live, &live);
 }
@@ -81,7 +98,7 @@ static void add_to_site(void *context, const ms_sample_pair_t *pair) {
     if (!row) return;
     const class_sums_t *class = &calibration->classes[pair->class];
     site_sums_t *site = &calibration->sites[row - 1];
-    weights_t allocated = weights_of(&pair->allocated), live = live_of(pair);
+    weights_t allocated = allocated_of(pair), live = live_of(pair);
     site->allocated_bytes += allocated.bytes * class->factor;
     site->allocated_blocks += allocated.blocks * class->factor;
     site->live_bytes += live.bytes * class->live_factor;

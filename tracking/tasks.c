@@ -14,17 +14,13 @@
 #define KEY_BUCKETS 4096u
 
 static _Atomic(ms_task_t *) chunks[CHUNKS];
-static _Atomic(uint32_t) index_count = MS_TASK_FIRST;
+_Atomic(uint32_t) ms_task_indices = MS_TASK_FIRST;
 static ms_task_t other = {.id = MS_TASK_OTHER, .quantum = 1024, .state = MS_TASK_ACTIVE, .name = "other"};
 static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
 
 /* MS_LOCK_TASKS */
 static ms_task_t *oldest_ended, *newest_ended;
 static ms_task_t **key_buckets;
-
-uint32_t ms_task_index_count(void) {
-    return atomic_load_explicit(&index_count, memory_order_acquire);
-}
 
 static inline ms_task_t *task_of_index(uint32_t index) {
     if (ms_likely(index >= MS_TASK_FIRST)) {
@@ -171,7 +167,7 @@ static void settle_untasked(ms_arena_t *arena) {
 
 /* Until there is a task, what runs outside any is the whole process, whose peak is known: the first task's creation hands
  * it on, and a thread's first settle after that brings everything so far. */
-static bool is_all_untasked(void) { return ms_task_index_count() == MS_TASK_FIRST; }
+static bool is_all_untasked(void) { return !ms_task_is_any(); }
 
 int64_t ms_task_peak(const ms_task_t *task) {
     bool all = task == &none && is_all_untasked();
@@ -247,7 +243,7 @@ static ms_task_t *slot_new(uint32_t *index) {
         atomic_store_explicit(chunk, tasks, memory_order_release); /* pairs with ms_task_of_index() */
     }
     if (is_all_untasked()) atomic_store(&none.peak_bytes, atomic_load(&ms_process.peak_bytes));
-    atomic_store_explicit(&index_count, *index + 1, memory_order_release);
+    atomic_store_explicit(&ms_task_indices, *index + 1, memory_order_release);
     return &tasks[*index % CHUNK];
 }
 

@@ -41,7 +41,11 @@ typedef struct ms_task {
 /* The task with this id, NULL if there is none (any more). Any thread, no lock. */
 ms_task_t *ms_task_find(uint64_t id);
 ms_task_t *ms_task_of_index(uint32_t index); /* NULL if never used */
-uint32_t ms_task_index_count(void);
+extern _Atomic(uint32_t) ms_task_indices __attribute__((visibility("hidden")));
+static inline uint32_t ms_task_index_count(void) { return atomic_load_explicit(&ms_task_indices, memory_order_acquire); }
+
+/* False until the first task is created: what runs outside any is the whole process then. */
+static inline bool ms_task_is_any(void) { return ms_task_index_count() != MS_TASK_FIRST; }
 
 /* Numbers of a task summed over all arenas; MS_TASK_OTHER includes the numbers of slots that changed hands. */
 ms_cell_t ms_task_sum(uint32_t index);
