@@ -106,18 +106,25 @@ void *reallocarray(void *payload, size_t count, size_t size) {
 
 static bool is_power_of_two(size_t value) { return value != 0 && (value & (value - 1)) == 0; }
 
-/* As glibc: memalign rounds an alignment that is no power of two up to one. */
+#define ALIGNMENT_MAX ((size_t)1 << 62)
+
+/* To a power of two, or to more than ALIGNMENT_MAX. */
 static inline __attribute__((always_inline)) void *aligned(size_t alignment, size_t size, const ms_caller_t *from) {
-    if (alignment > (size_t)1 << 62) {
+    if (ms_unlikely(alignment > ALIGNMENT_MAX)) {
         no_memory();
         errno = EINVAL;
         return NULL;
     }
-    size_t power = alignment <= 16 ? 16 : (size_t)1 << (64 - __builtin_clzll(alignment - 1));
-    return ms_allocate_aligned(size, power, MS_ORIGIN_C, from);
+    return ms_allocate_aligned(size, alignment, MS_ORIGIN_C, from);
 }
 
-void *memalign(size_t alignment, size_t size) { return aligned(alignment, size, NULL); }
+/* As glibc: memalign rounds an alignment that is no power of two up to one. */
+static size_t power_from(size_t alignment) {
+    if (alignment <= 16) return 16;
+    return alignment > ALIGNMENT_MAX ? alignment : (size_t)1 << (64 - __builtin_clzll(alignment - 1));
+}
+
+void *memalign(size_t alignment, size_t size) { return aligned(power_from(alignment), size, NULL); }
 
 void *aligned_alloc(size_t alignment, size_t size) {
     if (!is_power_of_two(alignment)) {
@@ -220,7 +227,7 @@ void *__libc_reallocarray(void *payload, size_t count, size_t size) {
     size_t bytes;
     return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : resize(payload, bytes);
 }
-void *__libc_memalign(size_t alignment, size_t size) { return aligned(alignment, size, NULL); }
+void *__libc_memalign(size_t alignment, size_t size) { return memalign(alignment, size); }
 void *__libc_valloc(size_t size) { return valloc(size); }
 void *__libc_pvalloc(size_t size) { return pvalloc(size); }
 struct mallinfo __libc_mallinfo(void) { return mallinfo(); }
