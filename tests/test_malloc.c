@@ -500,6 +500,22 @@ START_TEST(statistics_calls) {
 }
 END_TEST
 
+/* Of all sizes, so that what is kept for reuse is now many small ones, now few large ones, and full. */
+START_TEST(freed_large_blocks_are_not_lost) {
+    enum { COUNT = 12 };
+    size_t before = mallinfo2().hblks;
+    for (size_t round = 0; round < 1000; round++) {
+        void *blocks[COUNT];
+        for (size_t i = 0; i < COUNT; i++) {
+            size_t doubling = (size_t)32768 << rand() % 6;
+            ck_assert_ptr_nonnull(blocks[i] = malloc(doubling + 1 + (size_t)rand() % doubling));
+        }
+        for (size_t i = 0; i < COUNT; i++) free(blocks[i]);
+    }
+    ck_assert_uint_le(mallinfo2().hblks, before);
+}
+END_TEST
+
 START_TEST(printed_statistics) {
     char *text = NULL;
     size_t length = 0;
@@ -568,6 +584,7 @@ static Suite *suite(void) {
                             frees_of_nothing_and_of_known_size,
                             memory_is_reused,
                             statistics_calls,
+                            freed_large_blocks_are_not_lost,
                             printed_statistics,
                             libc_names};
     return SUPPORT_SUITE("malloc", tests);
