@@ -457,7 +457,7 @@ static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_by
 static __attribute__((noinline)) void look_at_clocks(ms_arena_t *arena) {
     ms_arena_dress(arena);
     uint64_t now = ms_os_monotonic_ns();
-    ms_large_tend(&arena->kept, now, ms_arena_first()->index + 1);
+    ms_large_tend(&arena->kept, now);
     decay(now);
 }
 

@@ -326,6 +326,7 @@ static void retire_unkept(ms_large_t *block) {
 
 #define KEPT_ARENA_MAX ((size_t)4 << 20)   /* by one; by all together half of what the cache has proved to be useful for */
 #define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
+#define KEPT_ALONE_MAX ((size_t)2 << 20)   /* a block where nothing else is kept */
 #define KEPT_TICK_NS (DECAY_NS / 4)
 
 /* The newest block, it is warm, that wastes at most a quarter. */
@@ -354,13 +355,26 @@ static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
     for (uint32_t i = 0; i < kept->count; i++) kept->entry[i] = kept->entry[i + count];
 }
 
+/* All arenas share half of what the cache has proved to be useful for; if each has but one block, and something large has
+ * come again, the whole. */
+static void set_kept_limit(ms_large_kept_t *kept) {
+    size_t useful = __atomic_load_n(&large.useful, __ATOMIC_RELAXED);
+    size_t others = ms_arena_first()->index, share = useful / 2 / (others + 1); /* one of them is the stray arena */
+    size_t alone = useful > CACHE_LEAST && others ? useful / others : 0;
+    kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
+    if (alone > KEPT_ALONE_MAX) alone = KEPT_ALONE_MAX;
+    kept->alone = alone > kept->limit ? alone : kept->limit;
+}
+
+/* Others only go for one that takes at most half of the room. */
 static bool may_be_kept(const ms_large_kept_t *kept, const ms_large_t *block) {
-    return block->mapped <= kept->limit / 2 && (char *)payload_of(block) == block->base + sizeof(ms_header_t) &&
-           may_be_cached(block);
+    return (block->mapped <= kept->limit / 2 || ms_large_has_room(kept, block->mapped)) &&
+           (char *)payload_of(block) == block->base + sizeof(ms_header_t) && may_be_cached(block);
 }
 
 void ms_large_release(ms_large_kept_t *kept, ms_large_t *block) {
     block->zeroed = false;
+    if (kept->limit) set_kept_limit(kept); /* it may have room now: a miss comes after a release like this one */
     if (!may_be_kept(kept, block)) {
         retire_unkept(block);
         return;
@@ -372,15 +386,14 @@ void ms_large_unkeep(ms_large_kept_t *kept) {
     if (kept->count) kept_drop(kept, kept->count);
 }
 
-void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns, uint32_t arenas) {
+void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns) {
     uint64_t seen = atomic_load_explicit(&trims, memory_order_relaxed);
     if (seen != kept->trims) ms_large_unkeep(kept);
     kept->trims = seen;
     if (now_ns < kept->next_tick_ns) return;
     kept->next_tick_ns = now_ns + KEPT_TICK_NS;
     kept->tick++;
-    size_t share = __atomic_load_n(&large.useful, __ATOMIC_RELAXED) / 2 / (arenas ? arenas : 1);
-    kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
+    set_kept_limit(kept);
     uint32_t idle = 0;
     while (idle < kept->count && kept->tick - kept->entry[idle].tick > 4) idle++;
     if (idle) kept_drop(kept, idle);

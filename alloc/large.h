@@ -62,6 +62,7 @@ typedef struct ms_large_kept {
     uint32_t tick;  /* quarters of a second in which the thread came by */
     uint64_t bytes;
     size_t limit;   /* of bytes; 0: not known yet */
+    size_t alone;   /* the same while nothing is kept; >= limit */
     ms_large_t *last; /* taken last: most often the next one freed; NULL: none yet */
     uint64_t next_tick_ns;
     uint64_t trims; /* ms_large_trim() calls seen */
@@ -105,12 +106,16 @@ static inline ms_large_t *ms_large_take_newest(ms_large_kept_t *kept, size_t siz
     return kept->last = block;
 }
 
+/* A loop that takes and frees one block has it kept, however large, where many of its size would be too much. */
+static inline bool ms_large_has_room(const ms_large_kept_t *kept, size_t mapped) {
+    return kept->bytes + mapped <= (kept->count ? kept->limit : kept->alone) && kept->count < MS_KEPT_BLOCKS;
+}
 /* Keeps a claimed block of a payload right behind its header if there is room. */
 static inline bool ms_large_keep(ms_large_kept_t *kept, ms_large_t *block) {
     size_t mapped = block->mapped;
     uint32_t count = kept->count;
     block->zeroed = false;
-    if (mapped > kept->limit / 2 || kept->bytes + mapped > kept->limit || count == MS_KEPT_BLOCKS) return false;
+    if (!ms_large_has_room(kept, mapped)) return false;
     kept->entry[count].mapped = mapped;
     kept->entry[count].block = block;
     kept->entry[count].tick = kept->tick;
@@ -134,9 +139,8 @@ void ms_large_release(ms_large_kept_t *kept, ms_large_t *block);
 
 /* All that the arena keeps goes to the cache. */
 void ms_large_unkeep(ms_large_kept_t *kept);
-/* Now and then, by the arena's thread: what was kept for a second goes back, or all of it after a trim by another thread.
- * `arenas` share what may be kept. */
-void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns, uint32_t arenas);
+/* Now and then, by the arena's thread: what was kept for a second goes back, or all of it after a trim by another thread. */
+void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns);
 
 /* Makes a live block `size` bytes long without copying, moving it if it must. False: not possible, nothing changed.
  * The header moves along and must be written anew. No lock if the block stays. */

@@ -27,12 +27,6 @@ static void pair_medium(void) {
 static void pair_large(void) {
     EACH free(keep(malloc(65536)));
 }
-static void pair_huge(void) {
-    EACH free(keep(malloc(1 << 20)));
-}
-static void pair_calloc(void) {
-    EACH free(keep(calloc(1, 4096)));
-}
 static void pair_pages(void) {
     EACH free(keep(aligned_alloc(4096, 8192)));
 }
@@ -102,8 +96,6 @@ static const struct {
     {"pair-64", "empty", 2, nothing, nothing, pair, nothing},
     {"pair-8K", "empty", 2, nothing, nothing, pair_medium, nothing},
     {"pair-64K", "empty", 2, nothing, nothing, pair_large, nothing},
-    {"pair-1M", "empty", 2, nothing, nothing, pair_huge, nothing},
-    {"pair-4K-calloc", "empty", 2, nothing, nothing, pair_calloc, nothing},
     {"pair-4K-aligned", "empty", 2, nothing, nothing, pair_pages, nothing},
     {"pair-64-aligned", "empty", 2, nothing, nothing, pair_aligned, nothing},
     {"random-1000", "random-empty", 2, nothing, shuffle, all_then_random, nothing},
