@@ -3,6 +3,7 @@
 #include "alloc/backend.h"
 #include "alloc/fault.h"
 #include "alloc/large.h"
+#include "alloc/limit.h"
 #include "alloc/lock.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
@@ -223,6 +224,16 @@ static void backend_ensure(void) {
         atomic_store_explicit(&started, 0, memory_order_relaxed); /* not now: it may be better later */
 }
 
+/* NULL, and errno may change: there is none, or the limit of the control group leaves no room for it. */
+static ms_slab_t *slab_within_limit(ms_arena_t *arena, uint32_t class) {
+    if (ms_limit_is_none() || ms_slab_is_at_hand(class)) return ms_slab_acquire(arena, class);
+    size_t bytes = (size_t)1 << ms_class_slab_shift(class);
+    if (!ms_limit_begin(bytes)) return NULL;
+    ms_slab_t *slab = ms_slab_acquire(arena, class);
+    ms_limit_end(bytes);
+    return slab;
+}
+
 /* Fills the empty list of a class; false with errno ENOMEM. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
@@ -233,7 +244,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_slab_t *slab = arena->slabs[class];
     if (!slab) {
         backend_ensure();
-        slab = ms_slab_acquire(arena, class);
+        slab = slab_within_limit(arena, class);
         if (!slab) return false;
         arena->slab_count++;
         slab_list(arena, slab);
@@ -1227,6 +1238,21 @@ static void *resize_in_place(ms_block_facts_t *old, size_t size, const ms_caller
     return payload;
 }
 
+/* A mapping that cannot grow for want of memory is tried again before a copy, which wants still more. */
+static void *resize_or_give_back(ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
+    int saved = errno;
+    errno = 0;
+    void *payload = resize_in_place(old, size, from);
+    if (ms_unlikely(!payload && old->large && errno == ENOMEM)) {
+        ms_arena_t *arena = ms_arena_enter();
+        give_all_back(arena);
+        ms_arena_leave(arena);
+        payload = resize_in_place(old, size, from);
+    }
+    errno = saved;
+    return payload;
+}
+
 static void retag(void *payload, uint32_t site) {
     ms_block_facts_t block;
     if (!ms_block_find(payload, &block)) return;
@@ -1279,7 +1305,7 @@ static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms
         errno = ENOMEM;
         return NULL;
     }
-    void *stays = ms_process.paranoid ? NULL : resize_in_place(&old, size, &caller);
+    void *stays = ms_process.paranoid ? NULL : resize_or_give_back(&old, size, &caller);
     if (stays) return stays;
     void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, &caller)
                                                          : ms_allocate(size, origin, &caller);

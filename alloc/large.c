@@ -1,5 +1,6 @@
 #include "alloc/large.h"
 #include "alloc/arena.h"
+#include "alloc/limit.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
@@ -255,7 +256,7 @@ static void note_miss(size_t bytes) {
 static bool map_new(ms_large_t *block, size_t bytes) {
     bool direct = bytes >= MS_DIRECT_MIN;
     block->mapped = rounded(bytes);
-    block->used = 0;
+    block->used = block->touched = 0;
     block->backend = direct ? NULL : ms_backend_current();
     block->base = direct ? ms_os_map(block->mapped, MS_PAGE)
                          : ms_backend_allocate(block->backend, block->mapped, MS_PAGE);
@@ -263,9 +264,20 @@ static bool map_new(ms_large_t *block, size_t bytes) {
     return block->base != NULL;
 }
 
-/* MS_LOCK_LARGE. A block with `bytes`, in no list and not in the table. */
-static ms_large_t *obtain(size_t bytes) {
+void ms_large_set_used(ms_large_t *block, size_t bytes) {
+    if (bytes <= block->used) return;
+    __atomic_store_n(&block->used, bytes, __ATOMIC_RELAXED);
+    if (!ms_limit_is_none()) __atomic_store_n(&block->grown_ns, ms_os_monotonic_ns(), __ATOMIC_RELAXED);
+}
+
+/* MS_LOCK_LARGE. A block with `bytes`, of which the first `used` are asked for now; in no list and not in the table. */
+static ms_large_t *obtain(size_t bytes, size_t used) {
     ms_large_t *block = cache_take(bytes);
+    size_t had = block ? block->used : 0;
+    if (used > had && !ms_limit_take_locked(used - had)) {
+        if (block) cache_insert(block);
+        return NULL;
+    }
     if (block) return block;
     note_miss(bytes);
     if (!(block = descriptor_new())) return NULL;
@@ -276,14 +288,11 @@ static ms_large_t *obtain(size_t bytes) {
 
 ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
     size_t padding = alignment > 16 ? alignment : 0;
-    if (size > PTRDIFF_MAX - 2 * MS_PAGE - padding) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    if (size > PTRDIFF_MAX - 2 * MS_PAGE - padding) return NULL;
     size_t bytes = sizeof(ms_header_t) + padding + size;
     ms_lock(MS_LOCK_LARGE);
-    ms_large_t *block = room > size && ms_os_address_space_is_free() ? obtain(bytes + room - size) : NULL;
-    if (!block) block = obtain(bytes);
+    ms_large_t *block = room > size && ms_os_address_space_is_free() ? obtain(bytes + room - size, bytes) : NULL;
+    if (!block) block = obtain(bytes, bytes);
     if (block) {
         uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
@@ -296,7 +305,6 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
         }
     }
     ms_unlock(MS_LOCK_LARGE);
-    if (!block) errno = ENOMEM;
     return block;
 }
 
@@ -424,19 +432,27 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
     size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
     size_t bytes = padding + sizeof(ms_header_t) + size;
     bool done = fits(block, bytes);
+    if (!done && (block->backend || padding != 0 || bytes < MS_DIRECT_MIN)) return false;
+    size_t more = bytes > block->used ? bytes - block->used : 0;
+    if (more && !ms_limit_begin(more)) {
+        errno = ENOMEM;
+        return false;
+    }
     if (!done) {
-        if (block->backend || padding != 0 || bytes < MS_DIRECT_MIN) return false;
         ms_lock(MS_LOCK_LARGE);
         table_remove(block);
         done = (bytes > block->mapped && remap(block, padding, growing(bytes))) || remap(block, padding, rounded(bytes));
         table_insert(block); /* cannot fail: it was in the table a moment ago */
+        if (block->touched > block->mapped) block->touched = block->mapped;
         ms_unlock(MS_LOCK_LARGE);
-        if (block->used > block->mapped) block->used = block->mapped;
+        if (block->used > block->mapped) __atomic_store_n(&block->used, block->mapped, __ATOMIC_RELAXED);
     }
-    if (!done) return false;
-    block->size = size;
-    if (bytes > block->used) block->used = bytes;
-    return true;
+    if (done) {
+        block->size = size;
+        ms_large_set_used(block, bytes);
+    }
+    if (more) ms_limit_end(more);
+    return done;
 }
 
 /* ---- others */
@@ -491,6 +507,23 @@ uint64_t ms_large_unused_bytes(void) {
     }
     ms_unlock(MS_LOCK_LARGE);
     return bytes;
+}
+
+/* What was touched is found from the first byte not known to be. */
+static void count_untouched(ms_large_t *block, ms_os_census_t *census) {
+    size_t used = __atomic_load_n(&block->used, __ATOMIC_RELAXED), known = block->touched, first = 0;
+    if (known >= used) return;
+    size_t left = ms_os_census_add(census, block->base + known, used - known, &first);
+    if (left != MS_OS_UNSEEN) block->touched = left ? known + first : used;
+}
+
+void ms_large_count_untouched(ms_os_census_t *census, uint64_t now_ns) {
+    const table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
+    for (size_t i = 0; table && i <= table->mask; i++) {
+        ms_large_t *block = atomic_load_explicit(&table->slot[i], memory_order_relaxed);
+        if (is_live(block) && ms_limit_is_recent(__atomic_load_n(&block->grown_ns, __ATOMIC_RELAXED), now_ns))
+            count_untouched(block, census);
+    }
 }
 
 void ms_large_shed(size_t bytes) {

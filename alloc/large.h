@@ -43,6 +43,8 @@ typedef struct ms_large {
     size_t size;                 /* requested bytes */
     size_t mapped;               /* bytes from base */
     size_t used;                 /* bytes from base that were ever asked for: behind them are no pages */
+    size_t touched;              /* bytes from base that are known to have been touched (alloc/limit.h) */
+    uint64_t grown_ns;           /* when `used` last grew, if there may be a limit */
     char *base;
     double sample_weight;        /* blocks it stands for */
     uint32_t sample_class;       /* class of its like that are not sampled */
@@ -73,13 +75,14 @@ typedef struct ms_large_kept {
     } entry[MS_KEPT_BLOCKS];
 } ms_large_kept_t;
 
-/* A live block, header not yet written; NULL with errno ENOMEM. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
+/* A live block, header not yet written; NULL, and errno may change. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
  * that is more and to be had. */
 ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room);
+void ms_large_set_used(ms_large_t *block, size_t bytes);
 static inline void ms_large_set_live(ms_large_t *block, size_t size, size_t bytes) {
     block->size = size;
     block->sample_site = 0;
-    if (bytes > block->used) block->used = bytes;
+    if (ms_unlikely(bytes > block->used)) ms_large_set_used(block, bytes);
     atomic_store_explicit(&block->state, MS_LARGE_LIVE, memory_order_release); /* pairs with ms_large_is_live() */
 }
 static inline bool ms_large_is_live(const ms_large_t *block) {
@@ -159,6 +162,7 @@ typedef struct ms_large_totals {
 ms_large_totals_t ms_large_totals(void);
 uint64_t ms_large_unused_bytes(void); /* of live blocks' mappings: never asked for */
 uint64_t ms_large_mapped_bytes(void); /* live and cached, without the lock: a moment old */
+void ms_large_count_untouched(ms_os_census_t *census, uint64_t now_ns); /* of live blocks; under MS_LOCK_LARGE */
 
 /* Calls `visit` for every live block, under the lock; others may free and allocate kept ones meanwhile. */
 void ms_large_walk(void (*visit)(void *context, const ms_large_t *block), void *context);

@@ -56,12 +56,84 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
 }
 
 /* By system calls: libc's functions are cancellation points, at which a thread could end in malloc with a lock. */
+static int open_to_read(const char *path) { return (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC); }
+static void close_file(int file) { syscall(SYS_close, file); }
+
 bool ms_os_read_text(const char *path, char *text, size_t room) {
-    int file = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    int file = open_to_read(path);
     ssize_t length = file < 0 ? -1 : syscall(SYS_read, file, text, room - 1);
-    if (file >= 0) syscall(SYS_close, file);
+    if (file >= 0) close_file(file);
     text[length > 0 ? length : 0] = '\0';
     return length > 0;
+}
+
+bool ms_os_exists(const char *path) {
+    int file = open_to_read(path);
+    if (file >= 0) close_file(file);
+    return file >= 0;
+}
+
+bool ms_os_read_lines(const char *path, char *text, size_t room, bool (*wanted)(char *line)) {
+    int file = open_to_read(path);
+    if (file < 0) return false;
+    size_t held = 0;
+    bool found = false, too_long = false; /* the rest of such a line is to come */
+    ssize_t got;
+    while (!found && (got = syscall(SYS_read, file, text + held, room - held)) > 0) {
+        char *line = text, *last = text + held + got, *end;
+        for (; !found && (end = memchr(line, '\n', (size_t)(last - line))) != NULL; line = end + 1) {
+            *end = '\0';
+            found = !too_long && wanted(line);
+            too_long = false;
+        }
+        held = (size_t)(last - line);
+        memmove(text, line, held);
+        if (held < room) continue;
+        held = 0;
+        too_long = true;
+    }
+    close_file(file);
+    return found;
+}
+
+#define PAGEMAP_ENTRIES 128 /* read at once */
+#define PAGEMAP_EXACT 2048  /* pages; of a range of more than these a sample is looked at: */
+#define PAGEMAP_SAMPLE 256
+#define CENSUS_CALLS 2048   /* a few milliseconds */
+
+void ms_os_census_begin(ms_os_census_t *census) {
+    *census = (ms_os_census_t){.pagemap = open_to_read("/proc/self/pagemap")};
+}
+
+uint64_t ms_os_census_end(ms_os_census_t *census) {
+    if (census->pagemap >= 0) close_file(census->pagemap);
+    double part = census->seen ? (double)census->untouched / (double)census->seen : 0;
+    return census->untouched + (uint64_t)(part * (double)census->unseen);
+}
+
+size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes, size_t *first) {
+    static const uint64_t there = (uint64_t)3 << 62; /* in memory, swapped out */
+    uint64_t entries[PAGEMAP_ENTRIES];
+    if (census->pagemap < 0 || census->calls >= CENSUS_CALLS) {
+        census->unseen += bytes;
+        return MS_OS_UNSEEN;
+    }
+    size_t offset = (uintptr_t)start & (MS_PAGE - 1), pages = (offset + bytes + MS_PAGE - 1) / MS_PAGE;
+    size_t step = pages <= PAGEMAP_EXACT ? 1 : pages / PAGEMAP_SAMPLE, count = 0;
+    for (size_t page = 0; page < pages; census->calls++) {
+        size_t some = step > 1 ? 1 : pages - page < PAGEMAP_ENTRIES ? pages - page : PAGEMAP_ENTRIES;
+        off_t at = (off_t)(((uintptr_t)start / MS_PAGE + page) * sizeof entries[0]);
+        ssize_t got = syscall(SYS_pread64, census->pagemap, entries, some * sizeof entries[0], at);
+        if (got < (ssize_t)sizeof entries[0]) break;
+        for (size_t i = 0; i < (size_t)got / sizeof entries[0]; i++, page += step) {
+            if (entries[i] & there) continue;
+            if (count++ == 0) *first = page < step ? 0 : (page - step + 1) * MS_PAGE - offset;
+        }
+    }
+    size_t found = count * step * MS_PAGE < bytes ? count * step * MS_PAGE : bytes;
+    census->seen += bytes;
+    census->untouched += found;
+    return found;
 }
 
 /* vm.overcommit_memory == 2: every mapping counts as if it were used. Read once. */

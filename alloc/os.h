@@ -45,6 +45,25 @@ uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes o
 uint32_t ms_os_thread_id(void);           /* kernel tid */
 /* What one read() gives of a file of /proc, as text; false, and text is empty: it cannot be read. errno may change. */
 bool ms_os_read_text(const char *path, char *text, size_t room);
+bool ms_os_exists(const char *path); /* and can be opened. errno may change */
+/* Calls `wanted` for each line of a file, whose newline is gone, until it says yes; false: it never did. Lines that `text`
+ * has no room for are passed over. errno may change: to why the file cannot be opened. */
+bool ms_os_read_lines(const char *path, char *text, size_t room, bool (*wanted)(char *line));
+
+/* Counts bytes whose pages are neither in memory nor swapped out, over any number of ranges. It takes a bounded time: of
+ * many pages some are looked at, evenly spread, and ranges that come too late count as those before. Where the kernel does
+ * not tell, everything counts as touched. errno may change. */
+typedef struct ms_os_census {
+    int pagemap;                      /* descriptor, -1: the kernel does not tell */
+    size_t calls;                     /* system calls made */
+    uint64_t untouched, seen, unseen; /* bytes */
+} ms_os_census_t;
+#define MS_OS_UNSEEN SIZE_MAX
+void ms_os_census_begin(ms_os_census_t *census);
+/* Bytes of this range, or MS_OS_UNSEEN; *first: those in front of the first of them, if there are any. */
+size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes, size_t *first);
+uint64_t ms_os_census_end(ms_os_census_t *census);
+
 const char *ms_os_environment(const char *name); /* works before libc has set environ; NULL in set-uid programs */
 
 /* One line "memscope: ..." on stderr by one write(2); the pieces are concatenated, NULL ends them. */

@@ -1,6 +1,7 @@
 #include "alloc/slab.h"
 #include "alloc/arena.h"
 #include "alloc/large.h"
+#include "alloc/limit.h"
 #include "alloc/lock.h"
 
 #include <errno.h>
@@ -167,14 +168,38 @@ static ms_slab_t *take_free_slab(uint32_t slab_shift) {
     return slab;
 }
 
+bool ms_slab_is_at_hand(uint32_t class) {
+    ms_lock(MS_LOCK_SLABS);
+    bool is = pool.dirty[kind_of(ms_class_slab_shift(class))].newest != NULL;
+    ms_unlock(MS_LOCK_SLABS);
+    return is;
+}
+
+static void count_untouched(ms_group_t *group, ms_os_census_t *census, uint64_t now_ns) {
+    for (uint32_t i = 0; i < slabs_per_group(group->slab_shift); i++) {
+        ms_slab_t *slab = &group->slabs[i];
+        size_t first;
+        if (group->free_mask >> i & 1 || !slab->taken_ns || !ms_limit_is_recent(slab->taken_ns, now_ns)) continue;
+        if (ms_os_census_add(census, memory_of(group, i), (size_t)1 << group->slab_shift, &first) == 0) slab->taken_ns = 0;
+    }
+}
+
+void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns) {
+    ms_lock(MS_LOCK_SLABS);
+    for (ms_group_t *group = ms_group_first(); group; group = group->all)
+        if (group->start && ms_limit_is_recent(group->taken_ns, now_ns)) count_untouched(group, census, now_ns);
+    ms_unlock(MS_LOCK_SLABS);
+}
+
 ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
     uint32_t slab_shift = ms_class_slab_shift(class);
     uint64_t before = ms_slab_mapped_bytes();
     ms_lock(MS_LOCK_SLABS);
     ms_slab_t *slab = take_free_slab(slab_shift);
     if (slab) {
-        const ms_group_t *group = ms_group_of(slab->start);
+        ms_group_t *group = ms_group_of(slab->start);
         uint32_t index = (uint32_t)(slab - group->slabs);
+        if (!ms_limit_is_none()) slab->taken_ns = group->taken_ns = ms_os_monotonic_ns();
         slab->class = (uint16_t)class;
         size_t colour = colour_of(index, class);
         slab->start = memory_of(group, index) + colour;

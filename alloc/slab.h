@@ -40,6 +40,7 @@ typedef struct ms_slab {
     bool dirty;            /* touched since it was mapped or purged */
     uint32_t home;         /* scratch of reclaim.c, 0 outside it; MS_LOCK_THREADS */
     uint64_t freed_ns;     /* when it became free, monotonic */
+    uint64_t taken_ns;     /* when it was acquired, if there may be a limit (alloc/limit.h); 0: all of it was touched since */
     _Atomic(struct ms_arena *) arena; /* NULL: free */
     struct ms_slab *next, *previous;  /* in the heap of the class's slabs with room; free and dirty: the pool's list */
     struct ms_slab *child;            /* in the heap */
@@ -51,6 +52,7 @@ typedef struct ms_group {
     const ms_backend_t *backend;
     uint32_t slab_shift;
     uint32_t free_mask;             /* bit per free slab */
+    uint64_t taken_ns;              /* latest of its slabs' */
     struct ms_group *next, *previous; /* groups of this shift with free slabs */
     struct ms_group *all;             /* every group, newest first */
     ms_slab_t slabs[MS_GROUP_BYTES >> MS_SLAB_SHIFT];
@@ -63,6 +65,9 @@ extern ms_header_t ms_list_end_header[2];
 
 /* An empty slab for `class`, now owned by `arena`; NULL with errno ENOMEM. */
 ms_slab_t *ms_slab_acquire(struct ms_arena *arena, uint32_t class);
+/* Whether that takes no memory from the system: there is a free slab whose pages are still there. */
+bool ms_slab_is_at_hand(uint32_t class);
+void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns); /* of slabs in use */
 /* No block of the slab is in use any more. */
 void ms_slab_release(ms_slab_t *slab);
 

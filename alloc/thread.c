@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "alloc/thread.h"
 #include "alloc/backend.h"
+#include "alloc/limit.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/paranoia.h"
@@ -449,6 +450,7 @@ static void fork_parent(void) {
 static void fork_child(void) {
     ms_backend_after_fork(true);
     ms_lock_renew_all();
+    ms_limit_after_fork();
     for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         ms_thread_t *thread = arena->thread;
         if (arena == ms_arena_current || arena == ms_arena_hidden) {

@@ -423,6 +423,7 @@ void ms_print_warnings(FILE *out, const ms_model_t *model) {
     warn(out, quality->origin_mismatches, "block was freed by another family than allocated it (new/free)",
          "blocks were freed by another family than allocated them (new/free)");
     warn(out, quality->failed_allocations, "request was answered with NULL", "requests were answered with NULL");
+    warn(out, quality->cgroup_refusals, "time the cgroup's memory limit left no room", "times the cgroup's memory limit left no room");
     warn(out, quality->dropped_events, "event was lost: a table was full", "events were lost: a table was full");
     warn(out, quality->unknown_frees, "block that was freed belongs to no thread here",
          "blocks that were freed belong to no thread here");

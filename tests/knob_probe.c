@@ -78,6 +78,14 @@ static void mismatch(void) {
     operator_delete(malloc(10));
 }
 
+/* What two blocks of 40 MiB, one after the other, get. */
+static void ask(void) {
+    void *first = malloc((size_t)40 << 20), *second = malloc((size_t)40 << 20);
+    printf("first %s, second %s\n", first ? "there" : "refused", second ? "there" : "refused");
+    free(first);
+    free(second);
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "work") == 0) workload();
@@ -85,6 +93,7 @@ int main(int argc, char **argv) {
     if (strcmp(what, "reuse") == 0) reuse();
     if (strcmp(what, "usable") == 0) usable();
     if (strcmp(what, "mismatch") == 0) mismatch();
+    if (strcmp(what, "ask") == 0) ask();
     printf("done\n");
     if (argc > 2) return memscope_export_json(argv[2]);
     return 0;

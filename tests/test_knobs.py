@@ -253,6 +253,21 @@ def knob_quarantine():
     check(soon < 500 <= later < much_later, f"reuse after {soon}, {later} with 64K, {much_later} with 1M")
 
 
+def knob_cgroup_limit():
+    with tempfile.TemporaryDirectory() as directory:
+        for name, number in (("max", 64 << 20), ("current", 1 << 20)):
+            with open(os.path.join(directory, f"memory.{name}"), "w", encoding="utf-8") as file:
+                file.write(f"{number}\n")
+        limited, free = snapshot(f"cgroup_limit:{directory}", "ask"), snapshot("cgroup_limit:off", "ask")
+        out, _, status, _ = probe(f"cgroup_limit:{directory}", "ask", snapshot=False)
+        check(status == 0 and "first there, second refused" in out, f"64 MiB are not 80: {out}")
+        out, _, status, _ = probe("cgroup_limit:off", "ask", snapshot=False)
+        check(status == 0 and "first there, second there" in out, f"off refuses: {out}")
+    check(limited["process"]["cgroup_limit_bytes"] == 64 << 20, str(limited["process"]["cgroup_limit_bytes"]))
+    check(limited["data_quality"]["cgroup_refusals"] > 0 and limited["data_quality"]["failed_allocations"] == 1, "not counted")
+    check(free["data_quality"]["cgroup_refusals"] == 0, "off counts refusals")
+
+
 def knob_test_mode():
     changing = {"pid", "parent_pid", "rss_bytes", "peak_rss_bytes", "cpu_user_ns", "cpu_system_ns", "minor_faults", "major_faults",
                 "voluntary_switches", "involuntary_switches", "read_bytes", "written_bytes", "command_line"}

@@ -1,6 +1,7 @@
 #include "tracking/snapshot.h"
 #include "alloc/backend.h"
 #include "alloc/large.h"
+#include "alloc/limit.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
@@ -507,6 +508,7 @@ static bool fill_quality(ms_snapshot_t *snapshot) {
         .origin_mismatches = ms_process.origin_mismatches,
         .unknown_frees = ms_process.unknown_frees,
         .failed_allocations = ms_process.failed_allocations,
+        .cgroup_refusals = ms_limit_refusals(),
         .sample_bytes = ms_process.sites == MS_SITES_SAMPLED && !ms_process.knobs.sample_rate ? ms_process.knobs.sample_bytes : 0,
         .own_memory_bytes = ms_os_metadata_bytes(),
         .own_cpu_ns = MS_NULL,

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "tracking/snapshot.h"
 #include "alloc/backend.h"
+#include "alloc/limit.h"
 #include "alloc/os.h"
 #include "config.h"
 #include "tracking/process.h"
@@ -96,33 +97,15 @@ static void set_usage(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     row->involuntary_switches = (uint64_t)usage.ru_nivcsw;
 }
 
-/* memory.max of our cgroup; version 2 has one line "0::/path" in /proc/self/cgroup. */
-static uint64_t cgroup_limit(ms_snapshot_t *snapshot, const char **why_null) {
-    size_t bytes;
-    char *groups = ms_region_file(&snapshot->region, "/proc/self/cgroup", &bytes);
-    char *path = groups ? strstr(groups, "0::/") : NULL;
-    *why_null = "no cgroup v2 with a memory controller";
-    if (!path) return MS_NULL;
-    path += 3;
-    path[strcspn(path, "\n")] = '\0';
-    char file[4400] = "/sys/fs/cgroup";
-    if (strlen(path) > 4200) return MS_NULL;
-    strcat(strcat(file, path), "/memory.max");
-    const char *limit = ms_region_file(&snapshot->region, file, &bytes);
-    if (!limit) return MS_NULL;
-    *why_null = "unlimited";
-    return *limit == 'm' ? MS_NULL : number_after(limit, "");
-}
-
 static void set_limits(ms_snapshot_t *snapshot, ms_process_row_t *row) {
     struct rlimit limit;
     getrlimit(RLIMIT_AS, &limit);
     row->address_space_limit_bytes = limit.rlim_cur == RLIM_INFINITY ? MS_NULL : limit.rlim_cur;
     if (row->address_space_limit_bytes == MS_NULL)
         ms_snapshot_null(snapshot, "process", "address_space_limit_bytes", "unlimited");
-    const char *why;
-    row->cgroup_limit_bytes = cgroup_limit(snapshot, &why);
-    if (row->cgroup_limit_bytes == MS_NULL) ms_snapshot_null(snapshot, "process", "cgroup_limit_bytes", why);
+    row->cgroup_limit_bytes = ms_limit_bytes();
+    if (row->cgroup_limit_bytes == MS_NULL)
+        ms_snapshot_null(snapshot, "process", "cgroup_limit_bytes", "no cgroup with a limit on memory is seen");
 }
 
 /* The backing in use. jemalloc starts when the heap outgrows what every heap starts with (alloc/arena.c). */

@@ -23,6 +23,7 @@ const LOSSES: (keyof Quality)[] = [
     "origin_mismatches",
     "unknown_frees",
     "failed_allocations",
+    "cgroup_refusals",
 ];
 const GOOD: Partial<Record<keyof Quality, unknown>> = { complete: true };
 const NOTABLE: Partial<Record<keyof Quality, unknown>> = { consistency: "concurrent", site_counts: "sampled" };
