@@ -1,4 +1,4 @@
-/* What test_sampling.py judges: allocates blocks of many sizes from several places, by two threads, frees half of them,
+/* What test_sampled.py judges: allocates blocks of many sizes from several places, by two threads, frees half of them,
  * grows some, and writes a snapshot. Usage: sampled FILE.json [change]: `change` sets another mean gap every 1,000 blocks */
 #include <errno.h>
 #include <malloc.h>

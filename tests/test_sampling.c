@@ -1,5 +1,5 @@
 /* The sampler by itself (tracking/sampling.c, compiled in) with fixed seeds: how often blocks of a size are chosen,
- * what the chosen ones stand for, and its logarithm and exponential against libm's. Whole runs: tests/test_sampling.py.
+ * what the chosen ones stand for, and its logarithm and exponential against libm's. Whole runs: tests/test_sampled.py.
  */
 #include <check.h>
 #include <math.h>
