@@ -390,30 +390,31 @@ static inline void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload
 
 /* Bytes until the next look at peaks: 1/64 of the live heap between 32 and 128 KiB, which bounds the error of the peak.
  * Below 0: every call is looked at. */
-static inline int64_t quantum(ms_arena_t *arena) {
+static inline int64_t quantum(const ms_arena_t *arena) {
+    if (arena->always_slow) return -1;
+    if (ms_arena_task(arena) != MS_TASK_NONE) return ms_task_quantum(arena);
     int64_t part = atomic_load_explicit(&ms_process.live_bytes, memory_order_relaxed) / 64;
-    arena->untasked_quantum = arena->always_slow ? -1 : part < 32768 ? 32768 : part > 131072 ? 131072 : part;
-    bool tasked = ms_arena_task(arena) != MS_TASK_NONE && !arena->always_slow;
-    return tasked ? ms_task_quantum(arena) : arena->untasked_quantum;
+    return part < 32768 ? 32768 : part > 131072 ? 131072 : part;
 }
 
-/* What the countdown counted goes where it belongs. */
-static inline void countdown_take(ms_arena_t *arena) {
-    int64_t used = arena->countdown_set - arena->countdown;
-    arena->allocated_bytes += (uint64_t)used;
-    arena->sample_left -= used;
-    arena->countdown_set = arena->countdown;
-}
-
-static inline void countdown_set(ms_arena_t *arena) {
-    int64_t next = quantum(arena);
-    if (arena->sample_left < next) next = arena->sample_left;
+/* What was counted down goes where it belongs, and the countdown starts again from `next`. */
+static inline void countdown_restart(ms_arena_t *arena, int64_t next) {
+    ms_arena_sequence_begin(arena);
+    arena->allocated_bytes += (uint64_t)(arena->countdown_set - arena->countdown);
     arena->countdown_set = arena->countdown = next;
+    ms_arena_sequence_end(arena);
+}
+
+static inline void sampling_advance(ms_arena_t *arena) { arena->sample_left -= arena->countdown_set - arena->countdown; }
+
+static inline void countdown_begin(ms_arena_t *arena) {
+    int64_t next = quantum(arena);
+    countdown_restart(arena, arena->sample_left < next ? arena->sample_left : next);
 }
 
 void ms_arena_rearm(ms_arena_t *arena) {
-    countdown_take(arena);
-    countdown_set(arena);
+    sampling_advance(arena);
+    countdown_begin(arena);
 }
 
 static __attribute__((noinline)) void change_live(int64_t delta) {
@@ -486,9 +487,9 @@ void ms_arena_settle(ms_arena_t *arena) { settle(arena); }
 /* The countdown has run out with the block now asked for. True: it is sampled. */
 static inline bool due(ms_arena_t *arena) {
     settle(arena);
-    countdown_take(arena);
+    sampling_advance(arena);
     bool hit = ms_sampling_hit(arena);
-    countdown_set(arena);
+    countdown_begin(arena);
     return hit;
 }
 
@@ -651,9 +652,8 @@ static MS_COLD void *refuse_in_handler(void) {
     return refuse();
 }
 
-/* The request's bytes are already off the countdown. */
-static void *allocate_counted(ms_arena_t *arena, request_t *request) {
-    request->sampled = arena->countdown < 0 && due(arena);
+/* The request is counted, and what was due is done. */
+static void *allocate_settled(ms_arena_t *arena, request_t *request) {
     if (is_exact()) look_at_clock(arena);
     void *payload = allocate_any(arena, request);
     if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
@@ -665,6 +665,12 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
     if (ms_unlikely(arena->tracing)) ms_trace_allocated(arena, payload, request->size, request->site);
     return payload;
+}
+
+/* The request's bytes are already off the countdown. */
+static void *allocate_counted(ms_arena_t *arena, request_t *request) {
+    request->sampled = arena->countdown < 0 && due(arena);
+    return allocate_settled(arena, request);
 }
 
 #define ADDRESS_SPACE ((size_t)1 << 47)
@@ -773,8 +779,8 @@ static inline void settle_exact(ms_arena_t *arena) {
         ms_arena_settle(arena);
     }
     ms_trace_look(arena);
-    countdown_take(arena);
-    arena->countdown_set = arena->countdown = -1;
+    sampling_advance(arena);
+    countdown_restart(arena, -1);
     raise_peak_of_thread(arena, arena->allocated_bytes);
     ms_task_settle(arena);
 }
@@ -811,9 +817,17 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
     return true;
 }
 
-static MS_COLD void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
-    request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from};
-    return allocate_counted(arena, &request);
+/* Most times a settle was all that was due, and the fast path goes on where it stopped. */
+static void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+    bool sampled = due(arena);
+    if (!sampled && !arena->always_slow && size <= MS_FAST_MAX && arena->countdown >= 0) {
+        arena->countdown += (int64_t)size; /* taken off again */
+        void *payload = ms_take_from(arena, size, size, ms_list_offset(size), origin, 0);
+        if (ms_likely(payload != NULL)) return payload;
+        arena->countdown -= (int64_t)size;
+    }
+    request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from, .sampled = sampled};
+    return allocate_settled(arena, &request);
 }
 
 __attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin, const ms_caller_t *from) {

@@ -95,9 +95,11 @@ typedef struct ms_arena {
     uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
     uint64_t task_id;                               /* of the current task, 0: none */
-    int64_t untasked_quantum;                       /* quantum() without a task, as of the last settle */
-    uint64_t cell_id;                               /* task whose cell `cell` is; 0: none */
+    uint64_t task_token;                            /* its part of `expect` */
+    uint64_t cell_id;                               /* the task entered last, 0: none; what is known of it: */
     ms_cell_t *cell;
+    const struct ms_task *cell_task;
+    uint64_t cell_token;
     ms_cell_t *none_cell;                           /* that of no task; NULL: not needed yet */
     uint64_t peak_bytes;                            /* of the thread */
 
@@ -354,18 +356,15 @@ static inline bool ms_arena_read_done(const ms_arena_t *arena, uint64_t at) {
     return !(at & 1) && __atomic_load_n(&arena->sequence, __ATOMIC_RELAXED) == at;
 }
 
-/* Requested bytes allocated by the thread that runs the arena. Another thread reads again if the bytes counted down were
- * just moved. */
+/* Requested bytes allocated by the thread that runs the arena. Any thread. */
 static inline uint64_t ms_arena_allocated_bytes(const ms_arena_t *arena) {
-    uint64_t moved;
-    int64_t set, left;
-    do {
-        moved = __atomic_load_n(&arena->allocated_bytes, __ATOMIC_ACQUIRE);
-        set = __atomic_load_n(&arena->countdown_set, __ATOMIC_ACQUIRE);
-        left = __atomic_load_n(&arena->countdown, __ATOMIC_ACQUIRE);
-    } while (ms_unlikely(ms_read(&arena->allocated_bytes) != moved ||
-                         __atomic_load_n(&arena->countdown_set, __ATOMIC_RELAXED) != set));
-    return moved + (uint64_t)(set - left);
+    uint64_t bytes = 0;
+    for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
+        bytes = ms_read(&arena->allocated_bytes) + (uint64_t)__atomic_load_n(&arena->countdown_set, __ATOMIC_RELAXED) -
+                (uint64_t)__atomic_load_n(&arena->countdown, __ATOMIC_RELAXED);
+        if (ms_arena_read_done(arena, at)) break;
+    }
+    return bytes;
 }
 
 /* Blocks of a class ever taken from this arena's lists, and those that came back to them. */
@@ -387,10 +386,15 @@ static inline ms_flow_t ms_arena_bytes(const ms_arena_t *arena) {
 /* The index of the current task. Any thread. */
 static inline uint32_t ms_arena_task(const ms_arena_t *arena) { return (uint32_t)ms_read(&arena->task_id); }
 
-/* The task part of what the arena expects; where it expects nothing, still nothing that there is. */
-static inline void ms_arena_expect_task(ms_arena_t *arena, uint32_t before, uint32_t task) {
-    uint64_t change = ms_token((uint64_t)(task - before) << MS_IDENTITY_TASK_SHIFT);
+/* The task's part of the tokens. */
+static inline uint64_t ms_task_token(uint64_t id) { return ms_token(id << MS_IDENTITY_TASK_SHIFT); }
+
+/* The arena has this task from now on. Where it expects nothing, still nothing that there is. */
+static inline void ms_arena_set_task(ms_arena_t *arena, uint64_t id, uint64_t token) {
+    uint64_t change = token - arena->task_token;
     for (int origin = 0; origin < MS_ORIGIN_COUNT; origin++) arena->expect[origin] += change;
+    arena->task_token = token;
+    arena->task_id = id;
 }
 
 /* Whether anything was counted since the last ms_arena_flush_task(). */

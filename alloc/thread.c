@@ -92,7 +92,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->foreign_freed_bytes = arena->foreign_freed_blocks = 0;
     arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
     arena->peak_bytes = 0;
-    arena->task_id = 0;
+    arena->task_id = arena->task_token = 0;
     arena->foreign_cell = NULL; /* it is the former thread's */
     arena->last_block = NULL;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,10 +138,74 @@ START_TEST(no_task_has_the_peak_of_before_the_first_task) {
 }
 END_TEST
 
+/* ---- tasks take turns, each time for less than is allocated between two looks at a peak */
+
+static bool tracks_tasks(void) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    return support_is_memscope() && conf && !strstr(conf, "mode:off");
+}
+
+START_TEST(turns_of_tasks_hide_no_peak) {
+    enum { TURNS = 100000, SIZE = 500, TASKS = 10 };
+    static void *turn_blocks[TURNS];
+    memscope_task_t tasks[TASKS];
+    if (!tracks_tasks()) return;
+    for (size_t i = 0; i < TASKS; i++) tasks[i] = memscope_task_create("turns", 0);
+    uint64_t before = process_usage().live_bytes;
+    for (size_t i = 0; i < TURNS; i++) {
+        memscope_token_t token = memscope_task_enter(tasks[i % TASKS]);
+        turn_blocks[i] = malloc(SIZE);
+        memscope_task_leave(token);
+    }
+    for (size_t i = 0; i < TURNS; i++) {
+        memscope_token_t token = memscope_task_enter(tasks[i % TASKS]);
+        free(turn_blocks[i]);
+        memscope_task_leave(token);
+    }
+    memscope_usage_t process = process_usage(), task;
+    ck_assert_uint_ge(process.peak_bytes + process.peak_error_bytes, before + TURNS * SIZE);
+    ck_assert_uint_le(process.peak_error_bytes, 131072);
+    ck_assert_int_eq(memscope_task_usage(tasks[0], &task), 0);
+    ck_assert_uint_le(task.peak_bytes, TURNS / TASKS * SIZE);
+    ck_assert_uint_ge(task.peak_bytes + task.peak_error_bytes, TURNS / TASKS * SIZE);
+}
+END_TEST
+
+/* ---- what is counted can be read at any moment */
+
+static _Atomic(bool) reading;
+
+static void *count_on(void *unused) {
+    memscope_task_t task = memscope_task_create("count", 0);
+    for (size_t i = 0; reading; i++) {
+        memscope_token_t token = memscope_task_enter(task);
+        free(malloc(i % 3000));
+        memscope_task_leave(token);
+        free(malloc(i % 5000));
+    }
+    return unused;
+}
+
+START_TEST(what_was_allocated_never_becomes_less) {
+    pthread_t thread;
+    uint64_t last = 0;
+    reading = true;
+    ck_assert_int_eq(pthread_create(&thread, NULL, count_on, NULL), 0);
+    for (size_t i = 0; i < 300000; i++) {
+        uint64_t now = process_usage().allocated_bytes;
+        ck_assert_uint_ge(now, last);
+        last = now;
+    }
+    reading = false;
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
 static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
                             handing_blocks_over_does_not_lower_a_peak, an_adopted_arena_starts_from_nothing,
-                            no_task_has_the_peak_of_before_the_first_task};
+                            no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
+                            what_was_allocated_never_becomes_less};
     return SUPPORT_SUITE("peaks", tests);
 }
 

@@ -13,9 +13,13 @@
 #define CHUNKS 16384u /* 1,048,576 slots */
 #define KEY_BUCKETS 4096u
 
+/* Bytes a thread may allocate in a task between two looks at its peak: 1/64 of it, within these. */
+#define QUANTUM_MIN 4096
+#define QUANTUM_MAX 65536
+
 static _Atomic(ms_task_t *) chunks[CHUNKS];
 _Atomic(uint32_t) ms_task_indices = MS_TASK_FIRST;
-static ms_task_t other = {.id = MS_TASK_OTHER, .quantum = 1024, .state = MS_TASK_ACTIVE, .name = "other"};
+static ms_task_t other = {.id = MS_TASK_OTHER, .enterable = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
 static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
 
 /* MS_LOCK_TASKS */
@@ -151,10 +155,9 @@ void ms_arena_flush_task(ms_arena_t *arena) {
     ms_arena_sequence_end(arena);
 }
 
-/* 1/64 of a task's peak, between 1 and 64 KiB. */
 static int64_t part_of_peak(const ms_task_t *task) {
     int64_t part = task ? atomic_load_explicit(&task->peak_bytes, memory_order_relaxed) / 64 : 0;
-    return part < 1024 ? 1024 : part > 65536 ? 65536 : part;
+    return part < QUANTUM_MIN ? QUANTUM_MIN : part > QUANTUM_MAX ? QUANTUM_MAX : part;
 }
 
 /* What runs outside any task is shared by all threads: frees of its blocks by others wait for the next settle. */
@@ -290,11 +293,12 @@ static ms_task_t *create(const char *name, uint64_t parent) {
     task->start_ns = ms_process_elapsed_ns();
     task->end_ns = task->outlived_bytes = task->outlived_blocks = 0;
     task->key = NULL;
-    task->quantum = 1024;
+    task->quantum = QUANTUM_MIN;
     atomic_store(&task->live_bytes, 0);
     atomic_store(&task->peak_bytes, 0);
     copy_name(task->name, name);
     atomic_store_explicit(&task->id, id, memory_order_release);
+    __atomic_store_n(&task->enterable, id, __ATOMIC_RELEASE);
     return task;
 }
 
@@ -343,25 +347,31 @@ static MS_COLD void flush_before_switch(ms_arena_t *arena) {
     ms_arena_flush_task(arena);
 }
 
-/* What ms_arena_rearm() does, for a task whose quantum is at hand. */
-static inline void arm(ms_arena_t *arena, int64_t next) {
-    int64_t used = arena->countdown_set - arena->countdown;
-    arena->allocated_bytes += (uint64_t)used;
-    arena->sample_left -= used;
-    if (arena->sample_left < next) next = arena->sample_left;
-    arena->countdown_set = arena->countdown = next;
+/* The task's peak is looked at after its quantum at the latest. Nothing sets the countdown higher but a settle, so that the
+ * process's peak is looked at in time, however tasks take turns. */
+static MS_COLD void lower_countdown(ms_arena_t *arena, int64_t quantum) {
+    int64_t less = arena->countdown - quantum;
+    ms_arena_sequence_begin(arena);
+    arena->countdown_set -= less;
+    arena->countdown = quantum;
+    ms_arena_sequence_end(arena);
+}
+
+static inline void keep_quantum(ms_arena_t *arena, const ms_task_t *task) {
+    int64_t quantum = __atomic_load_n(&task->quantum, __ATOMIC_RELAXED);
+    if (ms_unlikely(arena->countdown > quantum)) lower_countdown(arena, quantum);
 }
 
 static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
-    if (ms_unlikely(ms_flow_moved(arena))) flush_before_switch(arena);
-    ms_arena_expect_task(arena, (uint32_t)arena->task_id, (uint32_t)id);
-    arena->task_id = id;
-    arm(arena, id == 0 || arena->always_slow ? arena->untasked_quantum
-                                              : __atomic_load_n(&task->quantum, __ATOMIC_RELAXED));
+    if (ms_flow_moved(arena)) flush_before_switch(arena);
+    ms_arena_set_task(arena, id, ms_task_token(id));
+    if (id) keep_quantum(arena, task);
 }
 
-static MS_COLD ms_cell_t *cell_looked_up(ms_arena_t *arena, uint64_t id) {
+static MS_COLD ms_cell_t *cell_looked_up(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
     arena->cell = ms_task_cell(arena, (uint32_t)id);
+    arena->cell_token = ms_task_token(id);
+    arena->cell_task = task;
     arena->cell_id = id;
     return arena->cell;
 }
@@ -376,7 +386,7 @@ static inline ms_arena_t *tasking_arena(void) {
     return ms_process.track_tasks && arena != &ms_arena_empty ? arena : NULL;
 }
 
-memscope_token_t memscope_task_enter(memscope_task_t id) {
+static __attribute__((noinline)) memscope_token_t enter_any(memscope_task_t id) {
     ms_arena_t *arena = tasking_arena();
     if (ms_unlikely(!arena)) return (memscope_token_t){0};
     memscope_token_t token = {arena->task_id};
@@ -384,18 +394,42 @@ memscope_token_t memscope_task_enter(memscope_task_t id) {
     if (ms_unlikely(!task || task->state != MS_TASK_ACTIVE)) id = 0;
     if (id != arena->task_id) switch_to(arena, id, task);
     if (id) {
-        ms_cell_t *cell = ms_likely(arena->cell_id == id) ? arena->cell : cell_looked_up(arena, id);
+        ms_cell_t *cell = ms_likely(arena->cell_id == id) ? arena->cell : cell_looked_up(arena, id, task);
         ms_count(&cell->enters, 1);
     }
     return token;
 }
 
-void memscope_task_leave(memscope_token_t token) {
+static __attribute__((noinline)) void leave_any(memscope_token_t token) {
     ms_arena_t *arena = tasking_arena();
     uint64_t id = token.previous;
     if (ms_unlikely(!arena) || id == arena->task_id) return;
     const ms_task_t *task = id ? ms_task_find(id) : NULL;
     switch_to(arena, task ? id : 0, task);
+}
+
+/* The short ways: into the task entered last, where nothing was counted since the last switch, and back out of every task.
+ * The empty arena, and one of a thread that cannot have a task, has entered none. */
+memscope_token_t memscope_task_enter(memscope_task_t id) {
+    ms_arena_t *arena = ms_arena_current;
+    memscope_token_t token = {arena->task_id};
+    if (ms_unlikely(id == 0 || arena->cell_id != id || token.previous == id || ms_flow_moved(arena)))
+        return ms_process.track_tasks ? enter_any(id) : (memscope_token_t){0};
+    const ms_task_t *task = arena->cell_task;
+    if (ms_unlikely(__atomic_load_n(&task->enterable, __ATOMIC_RELAXED) != id)) return enter_any(id);
+    ms_arena_set_task(arena, id, arena->cell_token);
+    keep_quantum(arena, task);
+    ms_count(&arena->cell->enters, 1);
+    return token;
+}
+
+void memscope_task_leave(memscope_token_t token) {
+    ms_arena_t *arena = ms_arena_current;
+    if (token.previous == arena->task_id) return;
+    if (ms_likely(token.previous == 0 && !ms_flow_moved(arena)))
+        ms_arena_set_task(arena, 0, 0);
+    else
+        leave_any(token);
 }
 
 /* ---- numbers */
@@ -434,6 +468,7 @@ int memscope_task_end(memscope_task_t id, memscope_usage_t *usage) {
     bool active = atomic_load(&task->id) == id && task->state == MS_TASK_ACTIVE;
     if (active) {
         task->state = MS_TASK_ENDED;
+        __atomic_store_n(&task->enterable, 0, __ATOMIC_RELAXED);
         task->end_ns = ms_process_elapsed_ns();
         task->outlived_bytes = outlived.live_bytes;
         task->outlived_blocks = outlived.live_blocks;
