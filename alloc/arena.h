@@ -201,6 +201,14 @@ static inline __attribute__((always_inline)) ms_free_list_t *ms_list_at(ms_arena
  * it in further registers. */
 #define MS_OPAQUE(value) __asm__("" : "+r"(value))
 
+/* Two values that live as long as a third, which is returned, are put elsewhere, so that it can be in the register for
+ * results from the beginning and is not copied there. */
+#ifdef __x86_64__
+#define MS_ASIDE(one, other) __asm__("" : "+c"(one), "+d"(other))
+#else
+#define MS_ASIDE(one, other) ((void)0)
+#endif
+
 /* --*counter < 0, with the address in the instruction: compilers compute it first. */
 static inline __attribute__((always_inline)) bool ms_count_down(int64_t *counter) {
     bool below;
@@ -212,6 +220,7 @@ static inline __attribute__((always_inline)) bool ms_count_down(int64_t *counter
  * are counted, the header says `whole`, and its token has `more` than a plain one's. */
 static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, size_t whole, size_t offset,
                                                                  ms_origin_t origin, uint64_t more, bool *due) {
+    MS_ASIDE(arena, offset);
     uint64_t *payload = ms_list_at(arena, offset)->first;
     *due = false;
     if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) return NULL;
@@ -295,6 +304,7 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
         ms_release_slow(payload, origin);
         return;
     }
+    MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
     size_t size = ((uint64_t *)payload)[-2] & 0xffff;
     ms_give_plain(arena, payload, size, ms_list_offset(size));
 }

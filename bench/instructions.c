@@ -11,7 +11,7 @@
 #include <dlfcn.h>
 #include <stdbool.h>
 
-enum { WARM = 20, ROUNDS = 20, LIVE = 1000, SIZE = 64 };
+enum { WARM = 20, ROUNDS = 200, LIVE = 1000, SIZE = 64 };
 
 static void *live[LIVE];
 static uint16_t order[LIVE]; /* a permutation: the order of freeing */

@@ -6,7 +6,7 @@
 #
 # count = (instructions inside measured() with the case - with its empty loop) / steps - 2 for each call: the caller's
 # call instruction and the move of its argument. So it is the PLT entry and everything behind it, slow paths and sampled
-# allocations with their share, after 20 rounds of warm-up. A noisy machine cannot blur it.
+# allocations with their share (200 rounds), after 20 rounds of warm-up. A noisy machine cannot blur it.
 # memscope runs with test_mode:1 (fixed seeds), so that the sampled allocations are the same in every run.
 set -euo pipefail
 
