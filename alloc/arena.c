@@ -40,6 +40,17 @@ void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS *
     __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
 }
 
+#define READ_PAUSES 10000
+#define READ_PAUSE_NS 100000u
+
+MS_COLD bool ms_arena_read_wait(const ms_arena_t *arena, uint64_t tries) {
+    const ms_thread_t *thread = arena->thread;
+    bool running = atomic_load_explicit(&arena->state, memory_order_relaxed) == MS_ARENA_RUNNING && thread;
+    if (!running || thread->tid == ms_os_thread_id() || tries > MS_READ_TRIES + READ_PAUSES) return false;
+    ms_os_sleep(READ_PAUSE_NS);
+    return true;
+}
+
 ms_flow_t ms_arena_flow(const ms_arena_t *arena) {
     return (ms_flow_t){
         .allocated_bytes = ms_arena_allocated_bytes(arena),
@@ -763,7 +774,7 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
     bool due;
     ms_arena_t *arena = ms_arena_current;
     size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
-    void *payload = ms_take_plain(arena, size, size, offset, origin, ms_secret.medium, &due);
+    void *payload = ms_take_plain(arena, size, size, offset, origin, ms_secret.medium, MS_COUNT, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
@@ -819,12 +830,10 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
 
 /* Most times a settle was all that was due, and the fast path goes on where it stopped. */
 static void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
-    bool sampled = due(arena);
-    if (!sampled && !arena->always_slow && size <= MS_FAST_MAX && arena->countdown >= 0) {
-        arena->countdown += (int64_t)size; /* taken off again */
-        void *payload = ms_take_from(arena, size, size, ms_list_offset(size), origin, 0);
+    bool sampled = due(arena), none;
+    if (!sampled && !arena->always_slow && size <= MS_FAST_MAX) {
+        void *payload = ms_take_plain(arena, size, size, ms_list_offset(size), origin, 0, MS_COUNTED, &none);
         if (ms_likely(payload != NULL)) return payload;
-        arena->countdown -= (int64_t)size;
     }
     request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from, .sampled = sampled};
     return allocate_settled(arena, &request);

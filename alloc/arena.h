@@ -216,17 +216,30 @@ static inline __attribute__((always_inline)) bool ms_count_down(int64_t *counter
     return below;
 }
 
-/* A block off the list at `offset`, if there is one and nothing is due; NULL: nothing was changed, unless *due. `size` bytes
- * are counted, the header says `whole`, and its token has `more` than a plain one's. */
+/* How ms_take_plain() counts `size` bytes. Whoever reads the counters meanwhile must not see them counted and taken back. */
+typedef enum {
+    MS_COUNT,         /* and if something is due with them, they are counted all the same, and there is no block */
+    MS_COUNT_OR_NONE, /* unless something is due with them */
+    MS_COUNTED,       /* they are already */
+} ms_counting_t;
+
+static inline __attribute__((always_inline)) bool ms_count_taken(ms_arena_t *arena, size_t size, ms_counting_t counting) {
+    if (counting == MS_COUNT_OR_NONE && ms_unlikely(arena->countdown < (int64_t)size)) return false;
+    if (counting != MS_COUNTED) arena->countdown -= (int64_t)size;
+    return counting != MS_COUNT || ms_likely(arena->countdown >= 0);
+}
+
+/* A block off the list at `offset`, if there is one and nothing is due; NULL: nothing was changed, unless *due. The header says
+ * `whole`, and its token has `more` than a plain one's. */
 static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *arena, size_t size, size_t whole, size_t offset,
-                                                                 ms_origin_t origin, uint64_t more, bool *due) {
+                                                                 ms_origin_t origin, uint64_t more, ms_counting_t counting,
+                                                                 bool *due) {
     MS_ASIDE(arena, offset);
     uint64_t *payload = ms_list_at(arena, offset)->first;
     *due = false;
     if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) return NULL;
     void *next = (void *)payload[-2];
-    arena->countdown -= (int64_t)size;
-    if (ms_unlikely(arena->countdown < 0)) {
+    if (ms_unlikely(!ms_count_taken(arena, size, counting))) {
         *due = true;
         return NULL;
     }
@@ -249,9 +262,7 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
 static inline __attribute__((always_inline)) void *ms_take_from(ms_arena_t *arena, size_t size, size_t whole, size_t offset,
                                                                 ms_origin_t origin, uint64_t more) {
     bool due;
-    void *payload = ms_take_plain(arena, size, whole, offset, origin, more, &due);
-    if (ms_unlikely(due)) arena->countdown += (int64_t)size;
-    return payload;
+    return ms_take_plain(arena, size, whole, offset, origin, more, MS_COUNT_OR_NONE, &due);
 }
 
 /* For at most MS_FAST_MAX bytes. */
@@ -262,7 +273,7 @@ static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origi
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, from);
     bool due;
-    void *payload = ms_take_plain(ms_arena_current, size, size, ms_list_offset(size), origin, 0, &due);
+    void *payload = ms_take_plain(ms_arena_current, size, size, ms_list_offset(size), origin, 0, MS_COUNT, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
@@ -355,11 +366,14 @@ static inline void ms_arena_sequence_end(ms_arena_t *arena) {
 
 /* Reading what such changes keep together, by any thread (a seqlock with one writer):
  *     for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) { read; if (ms_arena_read_done(arena, at)) break; }
- * An arena whose thread did not survive a fork may be odd for ever: the last try takes what is there. */
+ * A writer that lost its processor in between is waited for, a second or more. One whose thread did not survive a fork, or is
+ * interrupted by the reader, may be odd for ever: the last try takes what is there. */
 #define MS_READ_TRIES 64
+bool ms_arena_read_wait(const ms_arena_t *arena, uint64_t tries); /* false: no further try */
 static inline bool ms_arena_read_begin(const ms_arena_t *arena, uint64_t *at, uint64_t *tries) {
+    bool once_more = ms_likely(++*tries <= MS_READ_TRIES) || ms_arena_read_wait(arena, *tries);
     *at = __atomic_load_n(&arena->sequence, __ATOMIC_ACQUIRE);
-    return (*tries)++ < MS_READ_TRIES;
+    return once_more;
 }
 static inline bool ms_arena_read_done(const ms_arena_t *arena, uint64_t at) {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);

@@ -216,6 +216,12 @@ uint64_t ms_os_monotonic_step_ns(void) {
 
 uint64_t ms_os_unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
+void ms_os_sleep(uint32_t ns) {
+    int saved = errno;
+    syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = ns}, NULL);
+    errno = saved;
+}
+
 uint64_t ms_os_random(void) {
     uint64_t words[2] = {0x9e3779b97f4a7c15u, 0};
     const void *random = (const void *)getauxval(AT_RANDOM);

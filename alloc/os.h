@@ -41,6 +41,7 @@ uint64_t ms_os_monotonic_ns(void);        /* a few ns; resolution of the kernel'
 uint64_t ms_os_precise_ns(void);          /* that clock at its full resolution: tens of ns */
 uint64_t ms_os_monotonic_step_ns(void);   /* of ms_os_monotonic_ns() */
 uint64_t ms_os_unix_ns(void);             /* wall clock */
+void ms_os_sleep(uint32_t ns);            /* or less: a signal ends it; no cancellation point */
 uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
 uint32_t ms_os_thread_id(void);           /* kernel tid */
 /* What one read() gives of a file of /proc, as text; false, and text is empty: it cannot be read. errno may change. */
