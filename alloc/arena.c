@@ -484,13 +484,24 @@ static __attribute__((noinline)) void look_at_clocks(ms_arena_t *arena) {
     decay(now);
 }
 
+/* Clocks cost more than all the rest of a settle. An exchange is cheap beside it. */
+#define TURNS_OF_SETTLE 4u
+#define TURNS_OF_LOOK 64u
+
+/* Whether the clocks are due after so many turns more. */
+static inline bool is_turn(const ms_arena_t *arena, uint32_t turns) {
+    return (arena->turns + turns) % TURNS_OF_LOOK < turns;
+}
+
 static inline void settle(ms_arena_t *arena) {
     ms_trace_look(arena);
     ms_flow_t flow = ms_arena_bytes(arena);
     settle_process(arena, &flow);
     ms_task_settle(arena);
     raise_peak_of_thread(arena, flow.allocated_bytes);
-    if (++arena->settles % 16 == 0) look_at_clocks(arena); /* which costs more than all of the above */
+    bool look = is_turn(arena, TURNS_OF_SETTLE);
+    arena->turns += TURNS_OF_SETTLE;
+    if (look) look_at_clocks(arena);
 }
 
 void ms_arena_settle(ms_arena_t *arena) { settle(arena); }
@@ -723,13 +734,13 @@ static inline bool exchange(ms_arena_t *arena, size_t size) {
     uint64_t allocated = arena->allocated_bytes + (uint64_t)used + size;
     uint64_t lost = freed + arena->foreign_freed_bytes - arena->settled.freed_bytes;
     if (allocated - arena->settled.allocated_bytes > lost || lost > arena->unseen_loss || left < 0 ||
-        (arena->settles + 1) % 16 == 0 || ms_trace_is_news(arena) || ms_task_is_any())
+        is_turn(arena, 1) || ms_trace_is_news(arena) || ms_task_is_any())
         return false;
     if (left < arena->countdown) { /* which never runs longer than to the next sample */
         arena->countdown_set -= arena->countdown - left;
         arena->countdown = left;
     }
-    arena->settles++;
+    arena->turns++;
     arena->settled.allocated_bytes += size;
     arena->settled.freed_bytes += size;
     arena->allocated_bytes += size;
@@ -785,10 +796,10 @@ static inline bool is_usual(const ms_arena_t *arena) { return is_exact() && !ms_
 
 /* What due() does, of which ms_arena_settle() only now and then. */
 static inline void settle_exact(ms_arena_t *arena) {
-    if (++arena->settles % 16 == 0) {
-        arena->settles--;
+    if (is_turn(arena, TURNS_OF_SETTLE))
         ms_arena_settle(arena);
-    }
+    else
+        arena->turns += TURNS_OF_SETTLE;
     ms_trace_look(arena);
     sampling_advance(arena);
     countdown_restart(arena, -1);

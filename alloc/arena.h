@@ -117,7 +117,7 @@ typedef struct ms_arena {
     bool tracing;            /* events go to the ring */
     uint32_t trace_epoch;    /* ms_trace_epoch it follows */
     struct ms_ring *ring;    /* NULL until it first traces */
-    uint32_t settles;        /* settles, to look at the clock now and then only */
+    uint32_t turns;          /* settles and exchanges, to look at the clocks now and then only */
     struct ms_unwind_thread *unwind;
 
     /* slow paths: mode exact (tracking/exact.h) */

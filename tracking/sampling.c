@@ -17,14 +17,11 @@ static const double inverse[] = {0,       1.0,     1.0 / 2, 1.0 / 3,  1.0 / 4,  
 double ms_ln(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    int exponent = (int)(bits >> 52) - 1023;
-    bits = (bits & 0x000fffffffffffffu) | 0x3ff0000000000000u;
+    const uint64_t least = 0x3fe6a09e667f3bcdu; /* sqrt(1/2) */
+    int exponent = (int)((int64_t)(bits - least) >> 52); /* without a branch: the processor guessed it wrong every other time */
+    bits -= (uint64_t)exponent << 52;
     double m;
     memcpy(&m, &bits, sizeof m);
-    if (m > 1.41421356237309515) {
-        m /= 2;
-        exponent++;
-    }
     double t = (m - 1) / (m + 1), s = t * t, s2 = s * s, s4 = s2 * s2;
     /* in pairs, which the processor adds up side by side (Estrin 1960): a third of the time */
     double low = (1 + s * (1.0 / 3)) + s2 * (1.0 / 5 + s * (1.0 / 7));

@@ -52,9 +52,9 @@ void ms_site_count_free(ms_arena_t *arena, uint32_t site, size_t size) {
 static void count_variance(ms_cell_t *cell, size_t size, double weight, uint64_t sign) {
     double term = (double)size * (double)size * weight * (weight - 1);
     if (term > 0x1p94) term = 0x1p94;
-    uint64_t high = (uint64_t)(term * 0x1p-32), low = (uint64_t)(term - (double)high * 0x1p32);
-    ms_count(&cell->handed_off_bytes, sign * low);
-    ms_count(&cell->handed_off_blocks, sign * high);
+    int64_t high = (int64_t)(term * 0x1p-32), low = (int64_t)(term - (double)high * 0x1p32); /* signed: one instruction */
+    ms_count(&cell->handed_off_bytes, sign * (uint64_t)low);
+    ms_count(&cell->handed_off_blocks, sign * (uint64_t)high);
 }
 
 static uint64_t scaled(double weight, double unit) {
