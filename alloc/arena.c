@@ -737,8 +737,10 @@ static inline bool exchange(ms_arena_t *arena, size_t size) {
         is_turn(arena, 1) || ms_trace_is_news(arena) || ms_task_is_any())
         return false;
     if (left < arena->countdown) { /* which never runs longer than to the next sample */
+        ms_arena_sequence_begin(arena);
         arena->countdown_set -= arena->countdown - left;
         arena->countdown = left;
+        ms_arena_sequence_end(arena);
     }
     arena->turns++;
     arena->settled.allocated_bytes += size;
