@@ -331,6 +331,13 @@ size_t ms_arena_drain(ms_arena_t *arena) {
     return count;
 }
 
+size_t ms_arena_listed_bytes(const ms_arena_t *arena) {
+    size_t bytes = 0;
+    for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++)
+        if (arena->lists[class].first != ms_list_end) bytes += (size_t)list_length(arena, class) * ms_class_stride(class);
+    return bytes;
+}
+
 void ms_arena_flush_all(ms_arena_t *arena) {
     ms_arena_post(arena);
     ms_large_unkeep(&arena->kept);
@@ -466,6 +473,7 @@ static void decay(uint64_t now) {
         return;
     }
     if (!atomic_compare_exchange_strong(&next_ns, &due, now + DECAY_STEP_NS)) return;
+    ms_thread_decay(now);
     ms_slab_decay(now);
     ms_large_decay(now);
     ms_backend_decay();

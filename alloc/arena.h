@@ -147,6 +147,7 @@ typedef struct ms_arena {
     _Atomic(ms_arena_state_t) state;
     struct ms_arena *next;    /* all arenas, never removed */
     struct ms_arena *next_in_pool;
+    uint64_t warm_since_ns;   /* orphan whose lists are as its thread left them, monotonic; 0: it is none */
 
     /* written by other threads: blocks they freed, linked by word0, on their way home */
     _Alignas(64) _Atomic(void *) inbox;
@@ -437,6 +438,8 @@ void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob or ta
 void ms_arena_post(ms_arena_t *arena);
 /* Blocks that other threads freed come home; returns how many. */
 size_t ms_arena_drain(ms_arena_t *arena);
+/* In the lists. */
+size_t ms_arena_listed_bytes(const ms_arena_t *arena);
 /* Every free block back to its slab, every empty slab to the pool, large blocks to their cache. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
 void ms_arena_flush_all(ms_arena_t *arena);
 

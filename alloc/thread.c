@@ -39,6 +39,7 @@ static uint32_t tenants;
 static uint32_t ended_count;
 static ms_thread_t *oldest_ended, *newest_ended;
 static ms_arena_t *orphans;
+static _Atomic(uint32_t) warm_orphans; /* written under MS_LOCK_THREADS */
 static uint32_t arena_count;
 static _Atomic(ms_arena_t *) all_arenas;
 
@@ -72,10 +73,41 @@ static void arena_init(ms_arena_t *arena) {
     atomic_store_explicit(&all_arenas, arena, memory_order_release); /* pairs with ms_arena_first() */
 }
 
+/* A thread that ends leaves its free blocks in their lists, and one that starts soon after finds them there. A few orphans are
+ * left so, with little memory, for a second: until then nobody else has it. */
+#define WARM_ORPHANS 8
+#define WARM_BYTES ((size_t)256 << 10)
+#define WARM_SLABS 64
+#define WARM_NS 1000000000u
+
+static void cool(ms_arena_t *arena) {
+    if (arena->warm_since_ns) atomic_fetch_sub_explicit(&warm_orphans, 1, memory_order_relaxed);
+    arena->warm_since_ns = 0;
+}
+
+static void flush_orphan(ms_arena_t *arena) {
+    ms_arena_drain(arena);
+    ms_arena_flush_all(arena);
+    cool(arena);
+}
+
+static void leave_warm_or_flush(ms_arena_t *arena) {
+    ms_arena_drain(arena);
+    uint32_t warm = atomic_load_explicit(&warm_orphans, memory_order_relaxed);
+    if (warm >= WARM_ORPHANS || arena->slab_count > WARM_SLABS || ms_arena_listed_bytes(arena) > WARM_BYTES) {
+        ms_arena_flush_all(arena);
+        return;
+    }
+    ms_large_unkeep(&arena->kept);
+    arena->warm_since_ns = ms_os_monotonic_ns();
+    atomic_store_explicit(&warm_orphans, warm + 1, memory_order_relaxed);
+}
+
 static ms_arena_t *arena_from_pool(void) {
     ms_arena_t *arena = orphans;
     if (arena) {
         orphans = arena->next_in_pool;
+        cool(arena);
         return arena;
     }
     arena = ms_os_map_metadata((sizeof *arena + 63) & ~(size_t)63);
@@ -371,8 +403,7 @@ static void detach(void *argument) {
     ms_task_settle_last(arena);
     ms_arena_flush_task(arena);
     ms_lock(MS_LOCK_THREADS);
-    ms_arena_drain(arena);
-    ms_arena_flush_all(arena);
+    leave_warm_or_flush(arena);
     ms_arena_current = &ms_arena_empty;
     ms_arena_hidden = NULL;
     life = THREAD_GONE;
@@ -417,19 +448,21 @@ void ms_arena_leave(ms_arena_t *arena) {
 
 void ms_thread_visit_orphan(ms_arena_t *orphan) {
     ms_lock(MS_LOCK_THREADS);
-    if (atomic_load_explicit(&orphan->state, memory_order_relaxed) == MS_ARENA_ORPHAN) {
-        ms_arena_drain(orphan);
-        ms_arena_flush_all(orphan);
-    }
+    if (atomic_load_explicit(&orphan->state, memory_order_relaxed) == MS_ARENA_ORPHAN) flush_orphan(orphan);
+    ms_unlock(MS_LOCK_THREADS);
+}
+
+void ms_thread_decay(uint64_t now_ns) {
+    if (!atomic_load_explicit(&warm_orphans, memory_order_relaxed)) return;
+    ms_lock(MS_LOCK_THREADS);
+    for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool)
+        if (arena->warm_since_ns && now_ns - arena->warm_since_ns >= WARM_NS) flush_orphan(arena);
     ms_unlock(MS_LOCK_THREADS);
 }
 
 void ms_thread_trim_orphans(void) {
     ms_lock(MS_LOCK_THREADS);
-    for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool) {
-        ms_arena_drain(arena);
-        ms_arena_flush_all(arena);
-    }
+    for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool) flush_orphan(arena);
     for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) ms_reclaim(arena);
     ms_unlock(MS_LOCK_THREADS);
 }

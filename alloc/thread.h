@@ -86,6 +86,7 @@ ms_arena_t *ms_arena_first(void); /* all arenas, linked by next; never removed *
 
 /* Drains and flushes every arena without a thread, and gives back what other arenas' inboxes hold in whole slabs. */
 void ms_thread_trim_orphans(void);
+void ms_thread_decay(uint64_t now_ns); /* what threads left a second ago goes back; now_ns: ms_os_monotonic_ns() */
 /* A block went to an orphan's inbox: now and then its memory must be given back by somebody. */
 void ms_thread_visit_orphan(ms_arena_t *orphan);
 

@@ -272,6 +272,32 @@ START_TEST(a_sleeping_owner_gives_memory_back) {
 }
 END_TEST
 
+/* A thread that ends leaves its free blocks to one that starts soon after. If none does, they go back all the same. */
+enum { LEAVERS = 8 };
+static pthread_barrier_t all_have_theirs;
+
+static void *leave_free_blocks(void *unused) {
+    static __thread void *mine[800];
+    for (size_t i = 0; i < 800; i++) mine[i] = memset(malloc(250), 1, 250);
+    pthread_barrier_wait(&all_have_theirs);
+    for (size_t i = 0; i < 800; i++) free(mine[i]);
+    return unused;
+}
+
+START_TEST(what_threads_leave_goes_back) {
+    pthread_t threads[LEAVERS];
+    pthread_barrier_init(&all_have_theirs, NULL, LEAVERS);
+    for (size_t i = 0; i < LEAVERS; i++) threads[i] = start(leave_free_blocks, NULL);
+    for (size_t i = 0; i < LEAVERS; i++) join(threads[i]);
+    size_t after = support_rss();
+    for (int tries = 0; support_rss() + MIB > after; tries++) {
+        ck_assert_msg(tries < 400, "%zu bytes then, now %zu", after, support_rss());
+        usleep(50000);
+        for (size_t i = 0; i < 1000; i++) free(malloc(1000));
+    }
+}
+END_TEST
+
 START_TEST(trim_gives_small_blocks_back) {
     size_t before = support_rss();
     for (int round = 0; round < 3; round++) {
@@ -541,6 +567,7 @@ static Suite *suite(void) {
                             arenas_used_in_destructors_only_are_adopted,
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
+                            what_threads_leave_goes_back,
                             trim_gives_small_blocks_back,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
