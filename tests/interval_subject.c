@@ -118,9 +118,9 @@ static void *busy(void *argument) {
     return NULL;
 }
 
-static int hour(void) {
+static int hour(long length) {
     pthread_t threads[16];
-    end_of_hour = seconds() + 3600;
+    end_of_hour = seconds() + (uint64_t)length;
     for (uintptr_t i = 0; i < 16; i++) pthread_create(&threads[i], NULL, busy, (void *)i);
     for (int i = 0; i < 16; i++) pthread_join(threads[i], NULL);
     return 0;
@@ -132,6 +132,6 @@ int main(int count, char **arguments) {
     if (strcmp(what, "forever") == 0) forever();
     if (strcmp(what, "child") == 0) return child(how);
     if (strcmp(what, "limited") == 0) return limited((rlim_t)atol(how));
-    if (strcmp(what, "hour") == 0) return hour();
+    if (strcmp(what, "hour") == 0) return hour(*how ? atol(how) : 3600);
     return 2;
 }

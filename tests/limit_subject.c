@@ -171,12 +171,18 @@ static void descriptors(void) {
     blocks_of(MIB);
 }
 
+static void *wait_long(void *unused) {
+    syscall(SYS_futex, &(uint32_t){0}, FUTEX_WAIT, 0, &(struct timespec){.tv_sec = 11}, NULL, 0);
+    return unused;
+}
+
 /* Most of the limit lies untouched, for long, and the rest is used. clock_shim turns the clock. */
 static void sparse(void) {
     void *table = malloc(40 * MIB), *soon, *later;
     tell_usage();
     soon = malloc(30 * MIB);
-    syscall(SYS_futex, &(uint32_t){0}, FUTEX_WAIT, 0, &(struct timespec){.tv_sec = 11}, NULL, 0);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, wait_long, NULL) || pthread_join(thread, NULL)) fail("a thread");
     tell_usage();
     later = malloc(30 * MIB);
     printf("soon %s, later %s\n", soon ? "there" : "refused", later ? "there" : "refused");

@@ -44,7 +44,7 @@ class Interval(Case):
     def data(self, name, complete=True):
         done = self.memscope("report", "-f", "json", "-o", "-", self.path(name))
         if complete:
-            self.assertEqual(done.stderr, b"")
+            self.assertFalse(done.stderr, done.stderr)
         else:
             self.one_line(done.stderr, "no snapshot at its end")
         data = json.loads(done.stdout)
