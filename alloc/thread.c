@@ -495,4 +495,8 @@ static void fork_child(void) {
     }
 }
 
-void ms_thread_init_fork(void) { pthread_atfork(fork_before, fork_parent, fork_child); }
+/* pthread_atfork() does this, but would be linked behind all of our code: a page of its own in every process. */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *module); /* LSB */
+extern void *__dso_handle;
+
+void ms_thread_init_fork(void) { __register_atfork(fork_before, fork_parent, fork_child, __dso_handle); }

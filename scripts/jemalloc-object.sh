@@ -25,11 +25,16 @@ for name in log exp round _Unwind_Backtrace _Unwind_GetIP dlsym secure_getenv re
     echo "$name ms_je_import_${name#_}"
 done >> "$work/rename"
 
+for section in text text.unlikely rodata rodata.cst4 rodata.cst8 rodata.cst16 rodata.str1.1 rodata.str1.8; do
+    echo "--rename-section .$section=jemalloc_${section%%.*}"
+done > "$work/apart"
 ${OBJCOPY:-objcopy} --redefine-syms="$work/rename" "$work/all.o"
+# Its code and constants lie apart: what is near our own is in every process's memory, used or not (the kernel maps 64 KiB
+# around what is touched), and a string that we share with it would be there, not here.
 # Without its constructor it starts when it is first called; small programs never do. What it would say to the user goes
 # where alloc/jemalloc_imports.c says.
 ${OBJCOPY:-objcopy} --remove-section=.init_array --remove-section=.rela.init_array --weaken-symbol=ms_je_malloc_message \
-    --strip-debug --keep-global-symbols="$work/keep" "$work/all.o" "$work/one.o"
+    @"$work/apart" --strip-debug --keep-global-symbols="$work/keep" "$work/all.o" "$work/one.o"
 
 unwanted=$(${NM:-nm} -u "$work/one.o" | awk '{print $2}' | grep -E '^(_Z|__cxa|__gxx|_Unwind)' || true)
 [ -z "$unwanted" ] || { echo "jemalloc-object: $archive needs the C++ runtime: $unwanted" >&2; exit 1; }
