@@ -212,9 +212,6 @@ static int judge(const subject_t *subject, TestResult *result, const char *conf)
     int kind = tr_rtype(result);
     if (!pattern && kind == CK_PASS) return 0;
     if (pattern) snprintf(expected, sizeof expected, pattern, subject->line[0], subject->line[1]);
-    /* Samples may name further sites. */
-    size_t length = strlen(expected);
-    if (pattern && strstr(conf, "hybrid") && length < sizeof expected - 4) memcpy(expected + length, "...", 4);
     if (pattern && kind == CK_FAILURE && fits(tr_msg(result), expected)) return 0;
     printf("FAILED: %s: %s\n  result %d: %s\n  expected: %s\n", conf, (*subject->test)->name, kind, tr_msg(result),
            pattern ? expected : "to pass");
@@ -272,7 +269,9 @@ static int judge_all(const char *conf) {
 }
 
 int main(int count, char **arguments) {
-    static const char *const confs[] = {"mode:exact", "mode:exact,backend:system", "mode:off", "mode:task", "mode:hybrid"};
+    /* no samples: where one falls, and so which sites are named, would be chance */
+    static const char *const confs[] = {"mode:exact", "mode:exact,backend:system", "mode:off", "mode:task",
+                                        "mode:hybrid,sample_bytes:1024G"};
     if (count > 1) return judge_all(arguments[1]) != 0;
     int failed = 0;
     for (size_t i = 0; i < sizeof confs / sizeof confs[0]; i++) {
