@@ -744,12 +744,7 @@ static inline bool exchange(ms_arena_t *arena, size_t size) {
     if (allocated - arena->settled.allocated_bytes > lost || lost > arena->unseen_loss || left < 0 ||
         is_turn(arena, 1) || ms_trace_is_news(arena) || ms_task_is_any())
         return false;
-    if (left < arena->countdown) { /* which never runs longer than to the next sample */
-        ms_arena_sequence_begin(arena);
-        arena->countdown_set -= arena->countdown - left;
-        arena->countdown = left;
-        ms_arena_sequence_end(arena);
-    }
+    if (left < arena->countdown) ms_arena_lower_countdown(arena, left); /* it never runs longer than to the next sample */
     arena->turns++;
     arena->settled.allocated_bytes += size;
     arena->settled.freed_bytes += size;

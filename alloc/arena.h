@@ -411,6 +411,15 @@ static inline ms_flow_t ms_arena_bytes(const ms_arena_t *arena) {
 /* The index of the current task. Any thread. */
 static inline uint32_t ms_arena_task(const ms_arena_t *arena) { return (uint32_t)ms_read(&arena->task_id); }
 
+/* Something is due sooner: after `left` bytes. What was counted down so far stays so. Only a settle may set the countdown
+ * higher, or peaks would be looked at late. */
+static inline void ms_arena_lower_countdown(ms_arena_t *arena, int64_t left) {
+    ms_arena_sequence_begin(arena);
+    arena->countdown_set -= arena->countdown - left;
+    arena->countdown = left;
+    ms_arena_sequence_end(arena);
+}
+
 /* The task's part of the tokens. */
 static inline uint64_t ms_task_token(uint64_t id) { return ms_token(id << MS_IDENTITY_TASK_SHIFT); }
 
@@ -432,7 +441,7 @@ void ms_arena_flush_task(ms_arena_t *arena);
 
 /* Brings process, thread and task peaks up to date, and the age of new blocks; sets the next due event. */
 void ms_arena_settle(ms_arena_t *arena);
-void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob or task changed */
+void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob changed, behind a settle */
 
 /* Sends what waits in the outbox to its owner. */
 void ms_arena_post(ms_arena_t *arena);

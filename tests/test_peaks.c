@@ -171,6 +171,26 @@ START_TEST(turns_of_tasks_hide_no_peak) {
 }
 END_TEST
 
+/* ---- the sampling interval changes, each time before a peak is looked at */
+
+START_TEST(changes_of_sampling_hide_no_peak) {
+    enum { CHANGES = 20000, SIZE = 500 };
+    static void *blocks_between[CHANGES];
+    uint64_t before = process_usage().live_bytes;
+    for (size_t i = 0; i < CHANGES; i++) {
+        blocks_between[i] = malloc(SIZE);
+        memscope_set_sample_bytes(i % 2 ? 1 << 30 : 1 << 29); /* ENOTSUP where nothing is sampled */
+    }
+    for (size_t i = 0; i < CHANGES; i++) {
+        free(blocks_between[i]);
+        memscope_set_sample_bytes(i % 2 ? 1 << 30 : 1 << 29);
+    }
+    memscope_usage_t process = process_usage();
+    ck_assert_uint_ge(process.peak_bytes + process.peak_error_bytes, before + CHANGES * SIZE);
+    ck_assert_uint_le(process.peak_error_bytes, 131072);
+}
+END_TEST
+
 /* ---- what is counted can be read at any moment */
 
 static _Atomic(bool) reading;
@@ -205,6 +225,7 @@ static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
                             handing_blocks_over_does_not_lower_a_peak, an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
+                            changes_of_sampling_hide_no_peak,
                             what_was_allocated_never_becomes_less};
     return SUPPORT_SUITE("peaks", tests);
 }

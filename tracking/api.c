@@ -152,6 +152,7 @@ int memscope_set_sample_bytes(uint64_t bytes) {
     ms_arena_t *arena = ms_arena_enter();
     bool by_bytes = ms_process.sites == MS_SITES_SAMPLED && !ms_process.knobs.sample_rate;
     if (by_bytes) {
+        ms_arena_settle(arena);
         ms_arena_rearm(arena); /* what was counted down so far is the old gap's */
         ms_sampling_change(arena, bytes);
         ms_arena_rearm(arena);

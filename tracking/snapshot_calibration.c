@@ -52,25 +52,23 @@ static void add_weights(weights_t *sum, const ms_weights_t *weights) {
     add(sum, &part);
 }
 
-static weights_t allocated_of(const ms_sample_pair_t *pair) {
-    weights_t sum = {0};
-    const ms_sample_flow_t *others = atomic_load_explicit(&pair->others, memory_order_acquire);
-    add_weights(&sum, &pair->own.allocated);
-    if (others) add_weights(&sum, &others->allocated);
-    return sum;
-}
+typedef struct flow {
+    weights_t allocated, freed;
+} flow_t;
 
-static weights_t freed_of(const ms_sample_pair_t *pair) {
-    weights_t sum = {0};
-    const ms_sample_flow_t *others = atomic_load_explicit(&pair->others, memory_order_acquire);
-    add_weights(&sum, &pair->own.freed);
-    if (others) add_weights(&sum, &others->freed);
+static flow_t flow_of(const ms_sample_pair_t *pair) {
+    flow_t sum = {0};
+    const ms_sample_flow_t *parts[] = {&pair->own, atomic_load_explicit(&pair->others, memory_order_acquire)};
+    for (size_t i = 0; i < 2 && parts[i]; i++) {
+        add_weights(&sum.allocated, &parts[i]->allocated);
+        add_weights(&sum.freed, &parts[i]->freed);
+    }
     return sum;
 }
 
 /* Sums of doubles that came and went again leave rounding behind. */
-static weights_t live_of(const ms_sample_pair_t *pair) {
-    weights_t all = allocated_of(pair), gone = freed_of(pair);
+static weights_t live_of(const flow_t *flow) {
+    weights_t all = flow->allocated, gone = flow->freed;
     if (all.samples <= gone.samples) return (weights_t){0};
     return (weights_t){all.samples - gone.samples, positive(all.blocks - gone.blocks), positive(all.bytes - gone.bytes),
                        positive(all.variance - gone.variance)};
@@ -78,7 +76,8 @@ static weights_t live_of(const ms_sample_pair_t *pair) {
 
 static void add_to_class(void *context, const ms_sample_pair_t *pair) {
     calibration_t *calibration = context;
-    weights_t allocated = allocated_of(pair), live = live_of(pair);
+    flow_t flow = flow_of(pair);
+    weights_t allocated = flow.allocated, live = live_of(&flow);
     add(&calibration->classes[pair->class].allocated, &allocated);
     add(&calibration->classes[pair->class].live, &live);
 }
@@ -98,7 +97,8 @@ static void add_to_site(void *context, const ms_sample_pair_t *pair) {
     if (!row) return;
     const class_sums_t *class = &calibration->classes[pair->class];
     site_sums_t *site = &calibration->sites[row - 1];
-    weights_t allocated = allocated_of(pair), live = live_of(pair);
+    flow_t flow = flow_of(pair);
+    weights_t allocated = flow.allocated, live = live_of(&flow);
     site->allocated_bytes += allocated.bytes * class->factor;
     site->allocated_blocks += allocated.blocks * class->factor;
     site->live_bytes += live.bytes * class->live_factor;

@@ -347,19 +347,10 @@ static MS_COLD void flush_before_switch(ms_arena_t *arena) {
     ms_arena_flush_task(arena);
 }
 
-/* The task's peak is looked at after its quantum at the latest. Nothing sets the countdown higher but a settle, so that the
- * process's peak is looked at in time, however tasks take turns. */
-static MS_COLD void lower_countdown(ms_arena_t *arena, int64_t quantum) {
-    int64_t less = arena->countdown - quantum;
-    ms_arena_sequence_begin(arena);
-    arena->countdown_set -= less;
-    arena->countdown = quantum;
-    ms_arena_sequence_end(arena);
-}
-
+/* The task's peak is looked at after its quantum at the latest. */
 static inline void keep_quantum(ms_arena_t *arena, const ms_task_t *task) {
     int64_t quantum = __atomic_load_n(&task->quantum, __ATOMIC_RELAXED);
-    if (ms_unlikely(arena->countdown > quantum)) lower_countdown(arena, quantum);
+    if (ms_unlikely(arena->countdown > quantum)) ms_arena_lower_countdown(arena, quantum);
 }
 
 static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
