@@ -19,7 +19,7 @@
 
 static _Atomic(ms_task_t *) chunks[CHUNKS];
 _Atomic(uint32_t) ms_task_indices = MS_TASK_FIRST;
-static ms_task_t other = {.id = MS_TASK_OTHER, .enterable = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
+static ms_task_t other = {.id = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
 static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
 
 /* MS_LOCK_TASKS */
@@ -298,7 +298,6 @@ static ms_task_t *create(const char *name, uint64_t parent) {
     atomic_store(&task->peak_bytes, 0);
     copy_name(task->name, name);
     atomic_store_explicit(&task->id, id, memory_order_release);
-    __atomic_store_n(&task->enterable, id, __ATOMIC_RELEASE);
     return task;
 }
 
@@ -377,12 +376,16 @@ static inline ms_arena_t *tasking_arena(void) {
     return ms_process.track_tasks && arena != &ms_arena_empty ? arena : NULL;
 }
 
+static inline bool may_be_entered(const ms_task_t *task, uint64_t id) {
+    return atomic_load_explicit(&task->id, memory_order_acquire) == id && task->state == MS_TASK_ACTIVE;
+}
+
 static __attribute__((noinline)) memscope_token_t enter_any(memscope_task_t id) {
     ms_arena_t *arena = tasking_arena();
     if (ms_unlikely(!arena)) return (memscope_token_t){0};
     memscope_token_t token = {arena->task_id};
-    const ms_task_t *task = ms_task_find(id);
-    if (ms_unlikely(!task || task->state != MS_TASK_ACTIVE)) id = 0;
+    const ms_task_t *task = task_of_index((uint32_t)id);
+    if (ms_unlikely(!task || !may_be_entered(task, id))) id = 0;
     if (id != arena->task_id) switch_to(arena, id, task);
     if (id) {
         ms_cell_t *cell = ms_likely(arena->cell_id == id) ? arena->cell : cell_looked_up(arena, id, task);
@@ -407,7 +410,7 @@ memscope_token_t memscope_task_enter(memscope_task_t id) {
     if (ms_unlikely(id == 0 || arena->cell_id != id || token.previous == id || ms_flow_moved(arena)))
         return ms_process.track_tasks ? enter_any(id) : (memscope_token_t){0};
     const ms_task_t *task = arena->cell_task;
-    if (ms_unlikely(__atomic_load_n(&task->enterable, __ATOMIC_RELAXED) != id)) return enter_any(id);
+    if (ms_unlikely(!may_be_entered(task, id))) return enter_any(id);
     ms_arena_set_task(arena, id, arena->cell_token);
     keep_quantum(arena, task);
     ms_count(&arena->cell->enters, 1);
@@ -459,7 +462,6 @@ int memscope_task_end(memscope_task_t id, memscope_usage_t *usage) {
     bool active = atomic_load(&task->id) == id && task->state == MS_TASK_ACTIVE;
     if (active) {
         task->state = MS_TASK_ENDED;
-        __atomic_store_n(&task->enterable, 0, __ATOMIC_RELAXED);
         task->end_ns = ms_process_elapsed_ns();
         task->outlived_bytes = outlived.live_bytes;
         task->outlived_blocks = outlived.live_blocks;
