@@ -86,8 +86,13 @@ static int64_t list_limit(uint32_t class) {
     return blocks < 8 ? 8 : blocks > 2048 ? 2048 : blocks;
 }
 
+/* The arena's own thread. */
+static uint64_t frees_of(const ms_arena_t *arena, uint32_t class) {
+    return arena->lists[class].freed_before + (uint64_t)(arena->room_set[class] - arena->lists[class].room);
+}
+
 static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
-    return arena->listed[class] + (int64_t)(ms_arena_frees(arena, class) - arena->lists[class].allocated);
+    return arena->listed[class] + (int64_t)(frees_of(arena, class) - arena->lists[class].allocated);
 }
 
 /* Sets the frees until the list may be longer than its limit; keeps the counts of frees. */
@@ -99,6 +104,12 @@ static void room_reset(ms_arena_t *arena, uint32_t class) {
     ms_count(&list->freed_before, (uint64_t)(arena->room_set[class] - list->room));
     arena->room_set[class] = list->room = room;
     ms_arena_sequence_end(arena);
+}
+
+/* Blocks came to the list from a slab, or went there. */
+static void list_lengthen(ms_arena_t *arena, uint32_t class, int64_t blocks) {
+    arena->listed[class] += blocks;
+    arena->cut[class] += blocks;
 }
 
 static void slab_list(ms_arena_t *arena, ms_slab_t *slab) {
@@ -113,10 +124,14 @@ static void slab_unlist(ms_arena_t *arena, ms_slab_t *slab) {
 
 static bool slab_is_empty(const ms_slab_t *slab) { return slab->free_blocks == slab->carved; }
 
-static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
-    slab_unlist(arena, slab);
+static void slab_leave(ms_arena_t *arena, ms_slab_t *slab) {
     arena->slab_count--;
     ms_slab_release(slab);
+}
+
+static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
+    slab_unlist(arena, slab);
+    slab_leave(arena, slab);
 }
 
 /* A free block, header and all, back to its slab. */
@@ -150,7 +165,7 @@ static void slab_pop(ms_arena_t *arena, ms_slab_t *slab, uint32_t most) {
     }
     ms_header_set_free(ms_header_of(last), ms_list_end);
     slab->free_blocks -= count;
-    arena->listed[slab->class] += count;
+    list_lengthen(arena, slab->class, count);
 }
 
 /* The first block of the list, which is not empty. */
@@ -183,29 +198,72 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
         __builtin_prefetch(next);
         ms_slab_t *slab = ms_slab_of(payload);
         slab_push(arena, slab, payload);
-        arena->listed[class]--;
+        list_lengthen(arena, class, -1);
         if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) slab_give_up(arena, slab);
         payload = next;
     }
 }
 
-/* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. */
+/* Whether every block of the class is in the arena's list or in its slabs. */
+static bool class_is_free(const ms_arena_t *arena, uint32_t class) {
+    return arena->cut[class] == list_length(arena, class);
+}
+
+/* All slabs of such a class go to the pool: quicker than list_flush(), as its blocks need not be found again. */
+static void class_give_up(ms_arena_t *arena, uint32_t class) {
+    ms_free_list_t *list = &arena->lists[class];
+    for (ms_slab_t *slab = ms_slab_heap_unravel(&arena->slabs[class]), *next; slab; slab = next) {
+        next = slab->next;
+        slab->listed = false;
+        if (slab_is_empty(slab)) slab_leave(arena, slab);
+    }
+    for (void *payload = list->first, *next; payload != ms_list_end; payload = next) {
+        const ms_header_t *header = ms_header_of(payload);
+        if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
+        next = (void *)header->word0;
+        __builtin_prefetch(next);
+        ms_slab_t *slab = ms_slab_of(payload);
+        if (++slab->free_blocks == slab->carved) slab_leave(arena, slab);
+    }
+    list->first = ms_list_end;
+    list_lengthen(arena, class, -arena->cut[class]);
+    room_reset(arena, class);
+}
+
+/* Before pages are touched that nobody touched yet, what other classes keep without need makes room. Little of it stays
+ * where it is: whoever took such a slab next would have all of its pages and perhaps use few. */
+#define SCAVENGE_MIN ((int64_t)8192)
+static void scavenge(ms_arena_t *arena, uint32_t wanting) {
+    uint32_t shift = ms_class_slab_shift(wanting);
+    for (uint32_t class = 1; class < MS_SMALL_CLASSES; class++) {
+        bool matters = arena->cut[class] * (int64_t)ms_class_stride(class) >= SCAVENGE_MIN;
+        if (matters && class != wanting && ms_class_slab_shift(class) == shift && class_is_free(arena, class))
+            class_give_up(arena, class);
+    }
+}
+
+/* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. Where they were touched
+ * before, some more at once. */
+#define CUT_AT_ONCE ((uintptr_t)16384)
 static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     uint32_t class = slab->class;
     size_t stride = ms_class_stride(class);
     char *first = slab->start + slab->carved * stride, *at = first;
-    uintptr_t page_end = ((uintptr_t)first | (MS_PAGE - 1)) + 1;
+    uintptr_t page = (uintptr_t)first & ~(uintptr_t)(MS_PAGE - 1), most = page + CUT_AT_ONCE;
+    uintptr_t end = slab->touched_end < most ? slab->touched_end : most;
+    if (end < page + MS_PAGE) end = page + MS_PAGE;
     uint32_t count = 0;
     do {
         ms_header_t *header = (ms_header_t *)at;
-        bool last = ++count == slab->capacity - slab->carved || (uintptr_t)at + 2 * stride > page_end;
+        bool last = ++count == slab->capacity - slab->carved || (uintptr_t)at + 2 * stride > end;
         ms_header_set_free(header, last ? ms_list_end : at + stride + sizeof(ms_header_t));
         if (ms_unlikely(ms_process.paranoid)) ms_paranoia_cut(header + 1, stride - sizeof *header);
         at += stride;
         if (last) break;
     } while (true);
     slab->carved += count;
-    arena->listed[class] += count;
+    if ((uintptr_t)at > slab->touched_end) slab->touched_end = (uintptr_t)at;
+    list_lengthen(arena, class, count);
     arena->lists[class].first = first + sizeof(ms_header_t);
 }
 
@@ -254,6 +312,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
     }
     ms_slab_t *slab = arena->slabs[class];
     if (!slab) {
+        if (!ms_slab_is_at_hand(class)) scavenge(arena, class);
         backend_ensure();
         slab = slab_within_limit(arena, class);
         if (!slab) return false;

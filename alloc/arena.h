@@ -75,6 +75,7 @@ typedef struct ms_arena {
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
+    int64_t cut[MS_SMALL_CLASSES];          /* blocks of the arena's slabs that are not in the slabs */
     uint32_t slab_count;                    /* slabs owned */
 
     /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */

@@ -234,6 +234,7 @@ static void purge(ms_slab_t *slab, uint32_t kind) {
         return;
     }
     dirty_remove(slab, kind);
+    slab->touched_end = 0;
     ms_os_purge(memory_of(group, (uint32_t)(slab - group->slabs)), (size_t)1 << group->slab_shift);
 }
 

@@ -39,6 +39,7 @@ typedef struct ms_slab {
     bool listed;           /* in its arena's heap of slabs with room */
     bool dirty;            /* touched since it was mapped or purged */
     uint32_t home;         /* scratch of reclaim.c, 0 outside it; MS_LOCK_THREADS */
+    uintptr_t touched_end; /* blocks were cut up to here since it was mapped or purged */
     uint64_t freed_ns;     /* when it became free, monotonic */
     uint64_t taken_ns;     /* when it was acquired, if there may be a limit (alloc/limit.h); 0: all of it was touched since */
     _Atomic(struct ms_arena *) arena; /* NULL: free */

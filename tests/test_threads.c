@@ -404,6 +404,28 @@ START_TEST(kept_large_blocks_go_back) {
 }
 END_TEST
 
+/* ---- one size after the other: what the last one left makes room for the next */
+enum { IN_TURN = 400, TURNS = 3 };
+
+static void use_one_size(size_t size, uint64_t seed) {
+    static void *blocks[IN_TURN];
+    for (size_t i = 0; i < IN_TURN; i++) support_fill(blocks[i] = malloc(size), size, seed + i);
+    for (size_t i = IN_TURN; i-- > 0;) {
+        ck_assert(support_holds(blocks[i], size, seed + i));
+        free(blocks[i]);
+    }
+}
+
+START_TEST(sizes_in_turn_share_memory) {
+    if (!support_is_memscope()) return;
+    malloc_trim(0);
+    size_t before = mallinfo2().arena, needed = IN_TURN * 1024;
+    for (uint64_t turn = 0; turn < TURNS; turn++)
+        for (size_t size = 8; size <= 1000; size += 16) use_one_size(size, turn << 32 | size << 16);
+    ck_assert_uint_le(mallinfo2().arena, before + needed + 2 * MIB); /* all sizes together: 13 MiB */
+}
+END_TEST
+
 /* Every block tells its size and contents, whoever has it. */
 typedef struct traded {
     size_t size;
@@ -572,6 +594,7 @@ static Suite *suite(void) {
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
                             kept_large_blocks_go_back,
+                            sizes_in_turn_share_memory,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane,
