@@ -178,6 +178,31 @@ static void *list_pop(ms_arena_t *arena, uint32_t class) {
     return payload;
 }
 
+/* The stride of blocks of a size that is a multiple of an alignment is an odd multiple of 16, so one in alignment / 16 of them
+ * lies at such an address: a plain block, that costs no more memory than any and is freed the short way. */
+static inline bool is_aligned(const void *payload, size_t alignment) { return ((uintptr_t)payload & (alignment - 1)) == 0; }
+static inline bool may_lie_aligned(size_t size, size_t alignment) {
+    return is_aligned((const void *)size, alignment) && size > 0 && alignment <= 128;
+}
+
+/* Looks for one among the list's first blocks and makes it the first. The arena is hidden. */
+static bool list_bring_aligned(ms_free_list_t *list, size_t alignment) {
+    uint64_t *before = list->first;
+    if (is_aligned(before, alignment)) return ms_header_is_free(ms_header_of(before));
+    for (size_t looks = alignment / 16; looks > 1; looks--) {
+        if (!ms_header_is_free(ms_header_of(before))) return false; /* the end, most times */
+        uint64_t *payload = (uint64_t *)before[-2];
+        if (is_aligned(payload, alignment)) {
+            if (!ms_header_is_free(ms_header_of(payload))) return false;
+            ms_header_set_free(ms_header_of(before), (void *)payload[-2]);
+            ms_list_push(list, payload);
+            return true;
+        }
+        before = payload;
+    }
+    return false;
+}
+
 /* All of the list but its first `keep` blocks, the warm ones, goes back to the slabs. An empty slab goes back to the
  * pool unless it is the class's last with room. */
 static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
@@ -669,13 +694,15 @@ static void *allocate_large(ms_arena_t *arena, request_t *request) {
 }
 
 /* In front of the inner payload: the distance back to the block's own. */
+static inline uint64_t inner_identity(uint32_t code) { return ms_identity(0, code, MS_FLAG_INNER | MS_FLAG_LIVE); }
+static inline uint64_t inner_token(uint32_t code) { return ms_token(inner_identity(code)); }
 static ms_facts_t inner_facts(uint32_t code, size_t distance) {
-    return (ms_facts_t){.word0 = distance, .identity = ms_identity(0, code, MS_FLAG_INNER | MS_FLAG_LIVE)};
+    return (ms_facts_t){.word0 = distance, .identity = inner_identity(code)};
 }
 
 /* What an extended block's token has more than a plain one's of the fast path. */
 static inline uint64_t extended_token(size_t whole) {
-    return ms_token(ms_identity_flag(whole > MS_FAST_MAX ? MS_FLAG_EXTENDED | MS_FLAG_MEDIUM : MS_FLAG_EXTENDED));
+    return ms_secret.extended + (whole > MS_FAST_MAX ? ms_secret.medium : 0);
 }
 
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
@@ -712,10 +739,22 @@ static void *allocate_plain(ms_arena_t *arena, request_t *request) {
     return payload;
 }
 
+/* Whether the class's first block is aligned as requested. Errno stays. */
+static bool has_aligned_first(ms_arena_t *arena, const request_t *request) {
+    if (!may_lie_aligned(request->size, request->alignment) || request->size > MS_SMALL_MAX) return false;
+    uint32_t class = ms_class_of(request->size);
+    ms_free_list_t *list = &arena->lists[class];
+    int saved = errno;
+    bool has = (list->first != ms_list_end || refill(arena, class)) && list_bring_aligned(list, request->alignment);
+    errno = saved;
+    return has;
+}
+
 static void *allocate_any(ms_arena_t *arena, request_t *request) {
     if (is_large(request)) return allocate_large(arena, request);
-    if (request->sampled || request->alignment > 16) return allocate_extended(arena, request);
-    return allocate_plain(arena, request);
+    if (request->sampled) return allocate_extended(arena, request);
+    if (request->alignment == 16 || has_aligned_first(arena, request)) return allocate_plain(arena, request);
+    return allocate_extended(arena, request);
 }
 
 /* Nothing to be had: what is free in other places and shapes goes back, and may come again in the right one. */
@@ -906,8 +945,10 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
 /* Most times a settle was all that was due, and the fast path goes on where it stopped. */
 static void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     bool sampled = due(arena), none;
-    if (!sampled && !arena->always_slow && size <= MS_FAST_MAX) {
-        void *payload = ms_take_plain(arena, size, size, ms_list_offset(size), origin, 0, MS_COUNTED, &none);
+    if (!sampled && !arena->always_slow && size - 1 < MS_SMALL_MAX) {
+        size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+        uint64_t more = size > MS_FAST_MAX ? ms_secret.medium : 0;
+        void *payload = ms_take_plain(arena, size, size, offset, origin, more, MS_COUNTED, &none);
         if (ms_likely(payload != NULL)) return payload;
     }
     request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from, .sampled = sampled};
@@ -924,12 +965,14 @@ __attribute__((noinline)) void *ms_allocate_due(size_t size, ms_origin_t origin,
     return payload;
 }
 
-/* What allocate_extended() does for an alignment, where the list has a block and nothing is due; NULL: nothing was changed. */
-static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t origin) {
-    ms_arena_t *arena = ms_arena_current;
+/* What allocate_extended() does for an alignment, where the list has a block; NULL: nothing was changed. */
+static inline __attribute__((always_inline)) void *take_extended(ms_arena_t *arena, size_t size, size_t alignment,
+                                                                 ms_origin_t origin, ms_counting_t counting) {
     size_t whole = size + INNER_OVERHEAD + (alignment - 16);
-    if (size > MS_SMALL_MAX || whole > MS_SMALL_MAX || alignment > MS_PAGE) return NULL;
-    char *base = ms_take_from(arena, size, whole, ms_class_of(whole) * sizeof(ms_free_list_t), origin, extended_token(whole));
+    if (whole > MS_SMALL_MAX) return NULL;
+    size_t offset = ms_class_of(whole) * sizeof(ms_free_list_t);
+    bool due;
+    char *base = ms_take_plain(arena, size, whole, offset, origin, extended_token(whole), counting, &due);
     if (ms_unlikely(!base)) return NULL;
     char *inner = (char *)(((uintptr_t)base + INNER_OVERHEAD + alignment - 1) & ~(alignment - 1));
     *(ms_extension_t *)base = (ms_extension_t){.inner = (uint16_t)(inner - base), .size = (uint32_t)size};
@@ -937,14 +980,49 @@ static inline void *take_aligned(size_t size, size_t alignment, ms_origin_t orig
     return inner;
 }
 
+static __attribute__((noinline)) bool bring_aligned(ms_arena_t *arena, size_t size, size_t offset, size_t alignment) {
+    if (arena->countdown < (int64_t)size) return false; /* so it is not the empty one */
+    ms_arena_hide_current(arena);
+    bool brought = list_bring_aligned(ms_list_at(arena, offset), alignment);
+    ms_arena_show(arena);
+    return brought;
+}
+
+/* A block of the very size that happens to be aligned. */
+static inline void *take_lying_aligned(ms_arena_t *arena, size_t size, size_t alignment, ms_origin_t origin) {
+    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    if (ms_unlikely(!is_aligned(ms_list_at(arena, offset)->first, alignment)) && !bring_aligned(arena, size, offset, alignment))
+        return NULL;
+    return ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+}
+
+/* Most times a settle was all that was due here too. */
+static void *allocate_aligned_due(ms_arena_t *arena, request_t *request) {
+    void *payload = NULL;
+    ms_arena_hide_current(arena);
+    arena->countdown -= (int64_t)request->size;
+    request->sampled = due(arena);
+    if (!request->sampled && !arena->always_slow)
+        payload = take_extended(arena, request->size, request->alignment, request->origin, MS_COUNTED);
+    if (!payload) payload = allocate_settled(arena, request);
+    ms_arena_show(arena);
+    return payload;
+}
+
 static __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     request_t request = {.size = size, .alignment = alignment, .origin = origin, .from = MS_CALLER(from)};
+    ms_arena_t *arena = ms_arena_current;
+    if (!is_large(&request) && arena->countdown < (int64_t)size && expects_blocks(arena, origin))
+        return allocate_aligned_due(arena, &request);
     return allocate(&request);
 }
 
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     if (alignment <= 16) return ms_allocate(size, origin, from);
-    void *payload = take_aligned(size, alignment, origin);
+    if (ms_unlikely(size > MS_SMALL_MAX || alignment > MS_PAGE)) return allocate_aligned(size, alignment, origin, from);
+    ms_arena_t *arena = ms_arena_current;
+    void *payload = may_lie_aligned(size, alignment) ? take_lying_aligned(arena, size, alignment, origin) : NULL;
+    if (!payload) payload = take_extended(arena, size, alignment, origin, MS_COUNT_OR_NONE);
     return ms_likely(payload != NULL) ? payload : allocate_aligned(size, alignment, origin, from);
 }
 
@@ -1142,10 +1220,10 @@ static inline bool may_be_large(const void *payload) { return ((uintptr_t)payloa
  * out what it is. The header says what there is to do; `arena` expects blocks, which it does not where every event is looked
  * at. */
 
-/* An aligned block that is not sampled. */
-static bool release_aligned(ms_arena_t *arena, char *payload, ms_facts_t inner, ms_origin_t origin) {
-    char *base = payload - inner.word0;
-    if (inner.identity != inner_facts(arena->code, inner.word0).identity || !ms_heap_may_hold(base)) return false;
+/* An aligned block of this thread, if it is of the current task and not sampled. Its inner header is right. */
+static inline bool release_aligned(ms_arena_t *arena, char *payload, ms_origin_t origin) {
+    char *base = payload - ms_header_of(payload)->word0;
+    if (!ms_heap_may_hold(base)) return false;
     const ms_header_t *header = ms_header_of(base);
     size_t whole = header->word0 & 0xffff;
     if (!ms_header_is(header, arena->expect[origin] + extended_token(whole))) return false;
@@ -1225,10 +1303,8 @@ static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) 
     if ((uintptr_t)payload & 15) return false;
     ms_facts_t facts = ms_open(ms_header_of(payload));
     if (is_plain(facts, origin)) return ms_facts_code(facts) != arena->code && release_remote(arena, payload, facts);
-    if (!ms_facts_can_be(facts)) return false;
-    uint32_t flags = ms_facts_flags(facts);
-    if (flags == (MS_FLAG_LIVE | MS_FLAG_INNER)) return release_aligned(arena, payload, facts, origin);
-    return flags == (MS_FLAG_LIVE | MS_FLAG_LARGE | origin) && release_large_fast(arena, payload, origin);
+    return ms_facts_can_be(facts) && ms_facts_flags(facts) == (MS_FLAG_LIVE | MS_FLAG_LARGE | origin) &&
+           release_large_fast(arena, payload, origin);
 }
 
 static __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
@@ -1241,18 +1317,30 @@ static __attribute__((noinline)) void release_large_or_other(void *payload, ms_o
     if (!release_large_own(ms_arena_current, payload, origin)) release_other(payload, origin);
 }
 
+static __attribute__((noinline)) void release_aligned_or_other(void *payload, ms_origin_t origin) {
+    if (!release_aligned(ms_arena_current, payload, origin)) release_other(payload, origin);
+}
+
 /* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
 __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    if (!ms_heap_may_hold(payload) || !ms_header_is(ms_header_of(payload), arena->expect[origin] + ms_secret.medium)) {
-        if (may_be_large(payload))
-            release_large_or_other(payload, origin);
-        else
-            release_other(payload, origin);
-        return;
+    if (ms_heap_may_hold(payload)) {
+        const ms_header_t *header = ms_header_of(payload);
+        uint64_t token = header->word1 - ms_seal(header->word0, 0, payload);
+        if (token == arena->expect[origin] + ms_secret.medium) {
+            size_t size = header->word0 & 0xffff;
+            ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+            return;
+        }
+        if (token == inner_token(arena->code)) {
+            release_aligned_or_other(payload, origin);
+            return;
+        }
     }
-    size_t size = ms_header_of(payload)->word0 & 0xffff;
-    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+    if (may_be_large(payload))
+        release_large_or_other(payload, origin);
+    else
+        release_other(payload, origin);
 }
 
 static bool is_plain_of(void *payload, ms_origin_t origin, size_t size) {

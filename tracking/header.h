@@ -62,7 +62,7 @@ enum {
 typedef struct ms_secret {
     uint64_t multiplier, scramble; /* odd */
     uint64_t unscramble;           /* scramble * unscramble == 1 */
-    uint64_t medium;               /* token of MS_FLAG_MEDIUM alone */
+    uint64_t medium, extended;     /* token of MS_FLAG_MEDIUM alone, of MS_FLAG_EXTENDED alone */
     uint64_t large;                /* what a large block's token has more than a plain one's of the fast path */
 } ms_secret_t;
 extern ms_secret_t ms_secret; /* set once, before the first block */

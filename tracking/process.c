@@ -56,6 +56,7 @@ static void draw_secrets(void) {
     ms_secret.scramble = scramble;
     ms_secret.unscramble = inverse;
     ms_secret.medium = ms_token(ms_identity_flag(MS_FLAG_MEDIUM));
+    ms_secret.extended = ms_token(ms_identity_flag(MS_FLAG_EXTENDED));
     ms_secret.large = ms_token(ms_identity_flag(MS_FLAG_LARGE | MS_FLAG_SPECIAL));
 }
 
