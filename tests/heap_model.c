@@ -65,6 +65,7 @@ static bool takes_alignment(heap_entry_t entry) {
 void heap_allocate(heap_record_t *record, heap_counts_t *counts, heap_entry_t entry, size_t size, size_t alignment,
                    uint64_t seed) {
     if (!takes_alignment(entry) || alignment < 16) alignment = 16;
+    if (entry == HEAP_ALIGNED_ALLOC && size < 1u << 20) size = (size + alignment - 1) & ~(alignment - 1); /* as C11 had it */
     *record = (heap_record_t){call(entry, size, alignment), size, alignment, seed, HEAP_C};
     if (entry == HEAP_OPERATOR_NEW || entry == HEAP_OPERATOR_NEW_ALIGNED) record->family = HEAP_NEW;
     if (entry == HEAP_OPERATOR_NEW_ARRAY) record->family = HEAP_NEW_ARRAY;
