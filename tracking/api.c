@@ -408,6 +408,6 @@ static __attribute__((constructor)) void library_loaded(void) {
 }
 
 static __attribute__((destructor)) void library_unloaded(void) {
-    ms_event_log_stop();
+    if (ms_trace_is_on()) ms_event_log_stop(); /* asked here: its code need not come into memory for a no */
     write_at_exit();
 }

@@ -27,8 +27,8 @@ static ms_sample_pair_t *find(ms_sample_pair_t *pair, const ms_sample_pair_t *en
 static __attribute__((noinline)) ms_sample_pair_t *look_up(const ms_arena_t *arena, uint32_t site, uint32_t class) {
     bucket_t *all = buckets();
     if (!all) return NULL;
-    uint64_t hash = ((uint64_t)site << 8 | class) * 0x9e3779b97f4a7c15u;
-    bucket_t *bucket = &all[hash >> 32 & (BUCKETS - 1)];
+    /* ids count up, so this spreads well, and few sites touch few pages */
+    bucket_t *bucket = &all[(site + class) & (BUCKETS - 1)];
     ms_sample_pair_t *first = atomic_load_explicit(bucket, memory_order_acquire); /* pairs with the exchange below */
     ms_sample_pair_t *pair = find(first, NULL, site, class);
     if (pair) return pair;

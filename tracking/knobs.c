@@ -40,10 +40,17 @@ static void *slot(const ms_knob_values_t *values, const ms_knob_info_t *knob) {
     return (void *)((uintptr_t)values + knob->offset);
 }
 
+/* strcspn() for one character: libc's would bring 64 KiB of its code into the memory of every process. */
+static size_t length_to(const char *text, char stop) {
+    size_t length = 0;
+    while (text[length] && text[length] != stop) length++;
+    return length;
+}
+
 /* Index of the word text[0..length) in "a|b|c", or -1. */
 static int choice_index(const char *choices, const char *text, size_t length) {
     for (int index = 0;; index++) {
-        size_t word = strcspn(choices, "|");
+        size_t word = length_to(choices, '|');
         if (word == length && memcmp(choices, text, length) == 0) return index;
         if (choices[word] == '\0') return -1;
         choices += word + 1;
@@ -225,7 +232,7 @@ bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t 
                     ms_knob_source_t sources[MS_KNOB_ID_COUNT], ms_knob_complaint_t *complain, void *context) {
     bool good = true;
     while (*text) {
-        size_t length = strcspn(text, ",");
+        size_t length = length_to(text, ',');
         if (length) good &= parse_entry(text, length, source, values, sources, complain, context);
         text += length + (text[length] == ',');
     }
@@ -234,7 +241,7 @@ bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t 
 
 static bool parse_line(char *line, ms_knob_values_t *values, ms_knob_source_t sources[], ms_knob_complaint_t *complain,
                        void *context) {
-    size_t length = strcspn(line, "#");
+    size_t length = length_to(line, '#');
     while (length && (line[length - 1] == ' ' || line[length - 1] == '\t' || line[length - 1] == '\r')) length--;
     while (length && (*line == ' ' || *line == '\t')) line++, length--;
     return length == 0 || parse_entry(line, length, MS_SOURCE_FILE, values, sources, complain, context);
@@ -267,8 +274,8 @@ const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *
     memcpy(&value, slot(values, knob), sizeof value);
     if (knob->type == MS_KNOB_IS_CHOICE) {
         const char *word = knob->choices;
-        for (uint64_t i = 0; i < value; i++) word += strcspn(word, "|") + 1;
-        size_t length = strcspn(word, "|");
+        for (uint64_t i = 0; i < value; i++) word += length_to(word, '|') + 1;
+        size_t length = length_to(word, '|');
         memcpy(buffer, word, length);
         buffer[length] = '\0';
         return buffer;

@@ -22,7 +22,7 @@
 #include <sched.h>
 
 #define FROZEN 0xffffffff00000000u
-#define FIRST_BITS 11 /* 2048 slots, 16 KiB */
+#define FIRST_BITS 9  /* 512 slots, 4 KiB: small programs take few stacks */
 #define LAST_BITS 23  /* holds MS_STACK_MOST */
 #define ALONE_BITS 14 /* from here on, 128 KiB, an index does not share its pages with other metadata */
 #define WAIT_TURNS 256
