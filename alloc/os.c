@@ -136,6 +136,32 @@ size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes,
     return found;
 }
 
+/* Whether no page of the range, in memory or swapped out, is this process's own. */
+static bool are_of_file(int pagemap, uintptr_t page, uintptr_t end) {
+    static const uint64_t there = (uint64_t)3 << 62, of_file = (uint64_t)1 << 61;
+    uint64_t entries[PAGEMAP_ENTRIES];
+    while (page < end) {
+        size_t some = end - page < PAGEMAP_ENTRIES ? end - page : PAGEMAP_ENTRIES;
+        ssize_t got = syscall(SYS_pread64, pagemap, entries, some * sizeof entries[0], (off_t)(page * sizeof entries[0]));
+        if (got != (ssize_t)(some * sizeof entries[0])) return false;
+        for (size_t i = 0; i < some; i++)
+            if ((entries[i] & there) && !(entries[i] & of_file)) return false;
+        page += some;
+    }
+    return true;
+}
+
+void ms_os_forget_file(const void *start, size_t bytes) {
+    uintptr_t first = ((uintptr_t)start + MS_PAGE - 1) / MS_PAGE, end = ((uintptr_t)start + bytes) / MS_PAGE;
+    if (first >= end) return;
+    int saved = errno, pagemap = open_to_read("/proc/self/pagemap");
+    if (pagemap >= 0) {
+        if (are_of_file(pagemap, first, end)) madvise((void *)(first * MS_PAGE), (end - first) * MS_PAGE, MADV_DONTNEED);
+        close_file(pagemap);
+    }
+    errno = saved;
+}
+
 /* vm.overcommit_memory == 2: every mapping counts as if it were used. Read once. */
 static bool overcommit_is_strict(void) {
     static _Atomic(int) known; /* 1: no, 2: yes */

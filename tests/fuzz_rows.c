@@ -16,6 +16,10 @@ void *ms_os_map_metadata(size_t bytes) {
     return calloc(1, bytes);
 }
 
+void ms_os_forget_file(const void *start, size_t bytes) {
+    (void)start, (void)bytes;
+}
+
 static ms_eh_bytes_t copied(const uint8_t *from, size_t size, uintptr_t address) {
     uint8_t *bytes = malloc(size + (size == 0)); /* exactly as large */
     if (bytes == NULL) abort();

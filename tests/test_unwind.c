@@ -46,6 +46,11 @@ void ms_os_purge(void *start, size_t bytes) {
     madvise(start, bytes, MADV_DONTNEED);
 }
 
+/* What leaves the memory is a matter of tests/test_os.c. */
+void ms_os_forget_file(const void *start, size_t bytes) {
+    (void)start, (void)bytes;
+}
+
 /* splitmix64 */
 static uint64_t random_next(uint64_t *random) {
     *random += 0x9e3779b97f4a7c15u;

@@ -60,6 +60,11 @@ void ms_os_purge(void *start, size_t bytes) {
     madvise(start, bytes, MADV_DONTNEED);
 }
 
+/* What leaves the memory is a matter of tests/test_os.c. */
+void ms_os_forget_file(const void *start, size_t bytes) {
+    (void)start, (void)bytes;
+}
+
 void *ms_os_map_metadata(size_t bytes) {
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return start == MAP_FAILED ? NULL : start;

@@ -645,6 +645,7 @@ typedef struct {
     const uint8_t *id; /* build-id, NULL: none */
     size_t id_bytes;
     uintptr_t bias;
+    ms_eh_bytes_t read_only; /* the segment of eh.frames, if it is */
     bool has_eh;
 } module_t;
 
@@ -661,14 +662,20 @@ static bool holds(uintptr_t start, uintptr_t size, uintptr_t address) {
     return address - start < size;
 }
 
-/* The readable segment with this address, from the address on. */
-static ms_eh_bytes_t segment_from(const ElfW(Phdr) * headers, size_t count, uintptr_t bias, uintptr_t address) {
+/* The readable segment with this address. */
+static const ElfW(Phdr) * segment_of(const ElfW(Phdr) * headers, size_t count, uintptr_t bias, uintptr_t address) {
     for (size_t i = 0; i < count; i++) {
         const ElfW(Phdr) *p = &headers[i];
-        if (p->p_type != PT_LOAD || !(p->p_flags & PF_R) || !holds(bias + p->p_vaddr, p->p_filesz, address)) continue;
-        return (ms_eh_bytes_t){(const uint8_t *)address, bias + p->p_vaddr + p->p_filesz - address, address};
+        if (p->p_type == PT_LOAD && (p->p_flags & PF_R) && holds(bias + p->p_vaddr, p->p_filesz, address)) return p;
     }
-    return (ms_eh_bytes_t){0};
+    return NULL;
+}
+
+/* The same, from the address on. */
+static ms_eh_bytes_t segment_from(const ElfW(Phdr) * headers, size_t count, uintptr_t bias, uintptr_t address) {
+    const ElfW(Phdr) *p = segment_of(headers, count, bias, address);
+    if (p == NULL) return (ms_eh_bytes_t){0};
+    return (ms_eh_bytes_t){(const uint8_t *)address, bias + p->p_vaddr + p->p_filesz - address, address};
 }
 
 static const ElfW(Ehdr) * elf_header_of(const struct dl_find_object *found) {
@@ -731,7 +738,25 @@ static bool module_of(uintptr_t pc, module_t *module) {
     if (c.bad) return true;
     module->eh.frames = segment_from(headers, elf->e_phnum, bias, frames);
     module->has_eh = module->eh.frames.size > 0;
+    const ElfW(Phdr) *segment = segment_of(headers, elf->e_phnum, bias, frames);
+    if (segment != NULL && !(segment->p_flags & PF_W))
+        module->read_only = (ms_eh_bytes_t){(const uint8_t *)(bias + segment->p_vaddr), segment->p_filesz, bias + segment->p_vaddr};
     return true;
+}
+
+/* The kernel maps 64 KiB of a file around what is read of it. A program that takes few samples does without what its rows
+ * were compiled from: 64 to 250 KiB of a peak of two MiB. One that takes many needs it again too soon. */
+#define AROUND ((uintptr_t)64 << 10)
+#define FORGETS_UP_TO 256u
+
+static void forget_tables(const module_t *module) {
+    static _Atomic uint32_t rows, next;
+    uint32_t count = atomic_fetch_add_explicit(&rows, 1, memory_order_relaxed) + 1;
+    if (count > FORGETS_UP_TO || count < atomic_load_explicit(&next, memory_order_relaxed)) return;
+    atomic_store_explicit(&next, count + 1 + count / 4, memory_order_relaxed);
+    uintptr_t start = module->read_only.address, from = module->eh.index.address & ~(AROUND - 1);
+    if (from < start) from = start;
+    if (module->read_only.size > 0) ms_os_forget_file((const void *)from, start + module->read_only.size - from);
 }
 
 static bool is_permanent(const module_t *module) {
@@ -896,6 +921,7 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc, &bx) : MS_ROW_NONE;
     if (is_permanent(&module)) {
         keep(pc, row);
+        if (module.has_eh) forget_tables(&module);
         return row;
     }
     see(&module);

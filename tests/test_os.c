@@ -1,0 +1,91 @@
+/* ms_os_forget_file() against what the kernel says of each page, and against the contents. */
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "alloc/os.h"
+
+enum { PAGES = 40 };
+
+static char expected[PAGES * MS_PAGE];
+
+/* Whether a page is in this process's memory; -1: the kernel does not tell. */
+static int is_there(const char *page) {
+    uint64_t entry = 0;
+    int file = open("/proc/self/pagemap", O_RDONLY);
+    if (file < 0) return -1;
+    ssize_t got = pread(file, &entry, sizeof entry, (off_t)((uintptr_t)page / MS_PAGE * sizeof entry));
+    close(file);
+    return got == sizeof entry ? (int)(entry >> 63) : -1;
+}
+
+static char *mapped_file(void) {
+    FILE *file = tmpfile();
+    ck_assert_ptr_nonnull(file);
+    for (size_t i = 0; i < sizeof expected; i++) expected[i] = (char)(i * 31 + i / MS_PAGE);
+    ck_assert_uint_eq(fwrite(expected, 1, sizeof expected, file), sizeof expected);
+    ck_assert_int_eq(fflush(file), 0);
+    char *start = mmap(NULL, sizeof expected, PROT_READ | PROT_WRITE, MAP_PRIVATE, fileno(file), 0);
+    ck_assert_ptr_ne(start, MAP_FAILED);
+    fclose(file);
+    ck_assert_int_eq(memcmp(start, expected, sizeof expected), 0); /* now all of it is there */
+    return start;
+}
+
+/* That a page of a file is there cannot be expected: the kernel may take it at any time. */
+static void expect_gone(const char *start, int from, int to) {
+    for (int page = from; page < to; page++) ck_assert_msg(is_there(start + page * (long)MS_PAGE) != 1, "page %d", page);
+}
+
+START_TEST(whole_pages_of_a_file_leave) {
+    char *start = mapped_file();
+    ms_os_forget_file(start + 3 * MS_PAGE + 1, 30 * MS_PAGE - 2);
+    expect_gone(start, 4, 32);
+    ck_assert_int_eq(memcmp(start, expected, sizeof expected), 0);
+    ms_os_forget_file(start + 1, MS_PAGE); /* no whole page */
+    ms_os_forget_file(start, 0);
+    ck_assert_int_eq(memcmp(start, expected, sizeof expected), 0);
+    munmap(start, sizeof expected);
+}
+END_TEST
+
+START_TEST(what_was_written_stays) {
+    for (int written = 0; written < PAGES; written += 13) {
+        char *start = mapped_file();
+        start[written * (long)MS_PAGE + 7] = 'x';
+        ms_os_forget_file(start, sizeof expected);
+        ck_assert_int_eq(start[written * (long)MS_PAGE + 7], 'x');
+        start[written * (long)MS_PAGE + 7] = expected[written * (long)MS_PAGE + 7];
+        ck_assert_int_eq(memcmp(start, expected, sizeof expected), 0);
+        munmap(start, sizeof expected);
+    }
+}
+END_TEST
+
+START_TEST(memory_of_no_file_stays) {
+    char *start = mmap(NULL, sizeof expected, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(start, MAP_FAILED);
+    memset(start, 5, sizeof expected);
+    ck_assert_int_eq(mprotect(start, sizeof expected, PROT_READ), 0);
+    ms_os_forget_file(start, sizeof expected);
+    for (size_t i = 0; i < sizeof expected; i++) ck_assert_int_eq(start[i], 5);
+    munmap(start, sizeof expected);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("os");
+    TCase *all = tcase_create("forget_file");
+    tcase_add_test(all, whole_pages_of_a_file_leave);
+    tcase_add_test(all, what_was_written_stays);
+    tcase_add_test(all, memory_of_no_file_stays);
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed > 0;
+}
