@@ -151,9 +151,11 @@ static bool are_of_file(int pagemap, uintptr_t page, uintptr_t end) {
     return true;
 }
 
+bool ms_os_opens_nothing;
+
 void ms_os_forget_file(const void *start, size_t bytes) {
     uintptr_t first = ((uintptr_t)start + MS_PAGE - 1) / MS_PAGE, end = ((uintptr_t)start + bytes) / MS_PAGE;
-    if (first >= end) return;
+    if (first >= end || ms_os_opens_nothing) return;
     int saved = errno, pagemap = open_to_read("/proc/self/pagemap");
     if (pagemap >= 0) {
         if (are_of_file(pagemap, first, end)) madvise((void *)(first * MS_PAGE), (end - first) * MS_PAGE, MADV_DONTNEED);

@@ -33,8 +33,9 @@ void ms_os_purge(void *start, size_t bytes);
 void ms_os_clear(void *start, size_t bytes);
 /* Whole pages of a file's mapping, private or not, leave the memory of this process; they come back when they are read. None does
  * if one of them is not the file's any more, or never was, as in a program that was unpacked in memory, or where the kernel does
- * not tell. Errno stays. */
+ * not tell, or may not be asked. Errno stays. */
 void ms_os_forget_file(const void *start, size_t bytes);
+extern bool ms_os_opens_nothing; /* so it does nothing: a sandbox may kill a process for opening a file */
 
 /* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned, from 64 bytes on 64-byte aligned.
  * Thread-safe without a lock. */

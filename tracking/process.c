@@ -73,6 +73,7 @@ static void apply_mode(void) {
     bool by_count = ms_process.sites == MS_SITES_SAMPLED && knobs->sample_rate;
     ms_process.paranoid = knobs->junk || knobs->guard || knobs->quarantine;
     ms_process.always_slow = ms_process.sites == MS_SITES_EVERY || by_count || ms_process.paranoid;
+    ms_os_opens_nothing = strcmp(knobs->cgroup_limit, "off") == 0; /* what memscope(1) promises sandboxes */
 }
 
 void ms_process_start(void) {
