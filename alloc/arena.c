@@ -270,6 +270,19 @@ static void scavenge(ms_arena_t *arena, uint32_t wanting) {
 /* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. Where they were touched
  * before, some more at once. */
 #define CUT_AT_ONCE ((uintptr_t)16384)
+
+/* A slab that had pages when a class took it may have 64 or 256 KiB of them, for a class that needs a block or two. So pages
+ * behind the first blocks go back to the system, some times for each class, unless it has used more already. */
+#define NARROW_TIMES 8
+static size_t narrow_bytes(uint32_t class) {
+    size_t stride = ms_class_stride(class);
+    return stride < CUT_AT_ONCE ? CUT_AT_ONCE : stride;
+}
+static void slab_narrow(ms_arena_t *arena, ms_slab_t *slab) {
+    uint32_t class = slab->class;
+    if (arena->narrowed[class] < NARROW_TIMES && ms_slab_narrow(slab, narrow_bytes(class))) arena->narrowed[class]++;
+}
+
 static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     uint32_t class = slab->class;
     size_t stride = ms_class_stride(class);
@@ -288,6 +301,7 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     } while (true);
     slab->carved += count;
     if ((uintptr_t)at > slab->touched_end) slab->touched_end = (uintptr_t)at;
+    if ((size_t)(at - slab->start) > narrow_bytes(class)) arena->narrowed[class] = NARROW_TIMES;
     list_lengthen(arena, class, count);
     arena->lists[class].first = first + sizeof(ms_header_t);
 }
@@ -341,6 +355,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
         backend_ensure();
         slab = slab_within_limit(arena, class);
         if (!slab) return false;
+        slab_narrow(arena, slab);
         arena->slab_count++;
         slab_list(arena, slab);
     }

@@ -76,6 +76,7 @@ typedef struct ms_arena {
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
     int64_t cut[MS_SMALL_CLASSES];          /* blocks of the arena's slabs that are not in the slabs */
+    uint8_t narrowed[MS_SMALL_CLASSES];     /* how often a slab of the class was, see slab_narrow() */
     uint32_t slab_count;                    /* slabs owned */
 
     /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */

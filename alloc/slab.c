@@ -214,6 +214,15 @@ ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
     return slab;
 }
 
+bool ms_slab_narrow(ms_slab_t *slab, size_t bytes) {
+    uintptr_t keep = ((uintptr_t)slab->start + bytes + MS_PAGE - 1) & ~(uintptr_t)(MS_PAGE - 1);
+    uintptr_t end = (slab->touched_end + MS_PAGE - 1) & ~(uintptr_t)(MS_PAGE - 1);
+    if (end <= keep) return false;
+    ms_os_purge((char *)keep, end - keep);
+    slab->touched_end = keep;
+    return true;
+}
+
 void ms_slab_release(ms_slab_t *slab) {
     ms_lock(MS_LOCK_SLABS);
     ms_group_t *group = ms_group_of(slab->start);

@@ -69,6 +69,8 @@ ms_slab_t *ms_slab_acquire(struct ms_arena *arena, uint32_t class);
 /* Whether that takes no memory from the system: there is a free slab whose pages are still there. */
 bool ms_slab_is_at_hand(uint32_t class);
 void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns); /* of slabs in use */
+/* The pages of an empty slab behind its first `bytes` go back to the system; false: there were none. Its owner. */
+bool ms_slab_narrow(ms_slab_t *slab, size_t bytes);
 /* No block of the slab is in use any more. */
 void ms_slab_release(ms_slab_t *slab);
 

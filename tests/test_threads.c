@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "memscope/memscope.h"
@@ -426,6 +427,27 @@ START_TEST(sizes_in_turn_share_memory) {
 }
 END_TEST
 
+/* A slab full of pages goes to a size of which there is one block: the pages behind it do not stay. */
+static bool is_resident(const void *address) {
+    unsigned char state = 0;
+    uintptr_t page = (uintptr_t)address & ~(uintptr_t)4095;
+    return mincore((void *)page, 4096, &state) == 0 && state & 1;
+}
+
+START_TEST(a_lone_block_keeps_no_slab_of_pages) {
+    if (!support_is_memscope()) return;
+    enum { MANY = 2000 };
+    static void *blocks[MANY];
+    for (size_t i = 0; i < MANY; i++) memset(blocks[i] = malloc(2000), 1, 2000);
+    for (size_t i = 0; i < MANY; i++) free(blocks[i]);
+    char *lone = malloc(7000);
+    memset(lone, 1, 7000);
+    ck_assert(is_resident(lone));
+    ck_assert(!is_resident(lone + 32768)); /* in the same slab of 64 KiB: it is the slab's first block */
+    free(lone);
+}
+END_TEST
+
 /* Every block tells its size and contents, whoever has it. */
 typedef struct traded {
     size_t size;
@@ -595,6 +617,7 @@ static Suite *suite(void) {
                             large_blocks_do_not_pile_up,
                             kept_large_blocks_go_back,
                             sizes_in_turn_share_memory,
+                            a_lone_block_keeps_no_slab_of_pages,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane,
