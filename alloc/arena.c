@@ -182,7 +182,7 @@ static void *list_pop(ms_arena_t *arena, uint32_t class) {
  * lies at such an address: a plain block, that costs no more memory than any and is freed the short way. */
 static inline bool is_aligned(const void *payload, size_t alignment) { return ((uintptr_t)payload & (alignment - 1)) == 0; }
 static inline bool may_lie_aligned(size_t size, size_t alignment) {
-    return is_aligned((const void *)size, alignment) && size > 0 && alignment <= 128;
+    return alignment <= 128 && size > 0 && is_aligned((const void *)size, alignment);
 }
 
 /* Looks for one among the list's first blocks and makes it the first. The arena is hidden. */
@@ -995,22 +995,6 @@ static inline __attribute__((always_inline)) void *take_extended(ms_arena_t *are
     return inner;
 }
 
-static __attribute__((noinline)) bool bring_aligned(ms_arena_t *arena, size_t size, size_t offset, size_t alignment) {
-    if (arena->countdown < (int64_t)size) return false; /* so it is not the empty one */
-    ms_arena_hide_current(arena);
-    bool brought = list_bring_aligned(ms_list_at(arena, offset), alignment);
-    ms_arena_show(arena);
-    return brought;
-}
-
-/* A block of the very size that happens to be aligned. */
-static inline void *take_lying_aligned(ms_arena_t *arena, size_t size, size_t alignment, ms_origin_t origin) {
-    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
-    if (ms_unlikely(!is_aligned(ms_list_at(arena, offset)->first, alignment)) && !bring_aligned(arena, size, offset, alignment))
-        return NULL;
-    return ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
-}
-
 /* Most times a settle was all that was due here too. */
 static void *allocate_aligned_due(ms_arena_t *arena, request_t *request) {
     void *payload = NULL;
@@ -1032,12 +1016,39 @@ static __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alig
     return allocate(&request);
 }
 
+/* A block of the very size that happens to be aligned. */
+static inline __attribute__((always_inline)) void *take_lying_aligned(ms_arena_t *arena, size_t size, size_t offset,
+                                                                      ms_origin_t origin) {
+    return ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+}
+
+/* The list's first block is none, or something is due. */
+static __attribute__((noinline)) void *look_for_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
+    ms_arena_t *arena = ms_arena_current;
+    ms_caller_t caller = MS_CALLER(from);
+    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    void *payload = NULL;
+    if (arena->countdown >= (int64_t)size) { /* so it is not the empty one */
+        ms_arena_hide_current(arena);
+        bool brought = list_bring_aligned(ms_list_at(arena, offset), alignment);
+        ms_arena_show(arena);
+        if (brought) payload = take_lying_aligned(arena, size, offset, origin);
+        if (!payload) payload = take_extended(arena, size, alignment, origin, MS_COUNT_OR_NONE);
+    }
+    return payload ? payload : allocate_aligned(size, alignment, origin, &caller);
+}
+
 void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     if (alignment <= 16) return ms_allocate(size, origin, from);
     if (ms_unlikely(size > MS_SMALL_MAX || alignment > MS_PAGE)) return allocate_aligned(size, alignment, origin, from);
     ms_arena_t *arena = ms_arena_current;
-    void *payload = may_lie_aligned(size, alignment) ? take_lying_aligned(arena, size, alignment, origin) : NULL;
-    if (!payload) payload = take_extended(arena, size, alignment, origin, MS_COUNT_OR_NONE);
+    if (may_lie_aligned(size, alignment)) {
+        size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+        bool is_first = is_aligned(ms_list_at(arena, offset)->first, alignment);
+        void *payload = is_first ? take_lying_aligned(arena, size, offset, origin) : NULL;
+        return ms_likely(payload != NULL) ? payload : look_for_aligned(size, alignment, origin, from);
+    }
+    void *payload = take_extended(arena, size, alignment, origin, MS_COUNT_OR_NONE);
     return ms_likely(payload != NULL) ? payload : allocate_aligned(size, alignment, origin, from);
 }
 
