@@ -230,7 +230,10 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
 }
 
 /* Whether every block of the class is in the arena's list or in its slabs. */
-static bool class_is_free(const ms_arena_t *arena, uint32_t class) {
+static bool class_is_free(ms_arena_t *arena, uint32_t class) {
+    _Atomic(uint32_t) *reclaimed = &arena->reclaimed_cut[class];
+    if (ms_unlikely(atomic_load_explicit(reclaimed, memory_order_relaxed)))
+        arena->cut[class] -= atomic_exchange_explicit(reclaimed, 0, memory_order_relaxed);
     return arena->cut[class] == list_length(arena, class);
 }
 

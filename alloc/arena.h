@@ -157,6 +157,7 @@ typedef struct ms_arena {
     _Atomic(uint64_t) inbox_limit;     /* bytes from which others look for whole slabs in it; 0: the least */
     _Atomic(uint64_t) reclaimed_bytes; /* own blocks freed by others whose slabs others gave back */
     _Atomic(uint32_t) reclaimed_slabs; /* of slab_count */
+    _Atomic(uint32_t) reclaimed_cut[MS_SMALL_CLASSES]; /* of cut, not taken off it yet */
 } ms_arena_t;
 
 extern __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec")));

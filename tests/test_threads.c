@@ -448,6 +448,34 @@ START_TEST(a_lone_block_keeps_no_slab_of_pages) {
 }
 END_TEST
 
+/* The same where another thread freed the blocks that were there before, so many that it gave their slabs back itself. */
+enum { FREED_BY_OTHERS = 6 * MIB };
+
+static void *free_all(void *blocks) {
+    for (void **block = blocks; *block; block++) free(*block);
+    return NULL;
+}
+
+static void leave_one_size(size_t size) {
+    static void *blocks[FREED_BY_OTHERS / 64 + 1];
+    size_t count = FREED_BY_OTHERS / (size + 64);
+    for (size_t i = 0; i < count; i++) support_fill(blocks[i] = malloc(size), size, i);
+    blocks[count] = NULL;
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, free_all, blocks), 0);
+    pthread_join(thread, NULL);
+}
+
+START_TEST(sizes_in_turn_share_memory_that_others_gave_back) {
+    if (!support_is_memscope()) return;
+    for (size_t size = 8; size <= 1000; size += 16) leave_one_size(size);
+    malloc_trim(0);
+    size_t before = mallinfo2().arena, needed = IN_TURN * 1024;
+    for (size_t size = 8; size <= 1000; size += 16) use_one_size(size, size);
+    ck_assert_uint_le(mallinfo2().arena, before + needed + 2 * MIB);
+}
+END_TEST
+
 /* Every block tells its size and contents, whoever has it. */
 typedef struct traded {
     size_t size;
@@ -617,6 +645,7 @@ static Suite *suite(void) {
                             large_blocks_do_not_pile_up,
                             kept_large_blocks_go_back,
                             sizes_in_turn_share_memory,
+                            sizes_in_turn_share_memory_that_others_gave_back,
                             a_lone_block_keeps_no_slab_of_pages,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
