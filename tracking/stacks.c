@@ -208,7 +208,7 @@ static MS_COLD uint32_t add(index_t *index, uint64_t hash, uint32_t parent, uint
         uint64_t content = 0;
         _Atomic uint64_t *slot = probe(index, hash, parent, pc, &content);
         if (slot == NULL) break;
-        if ((uint32_t)content != 0) return give_up(id, (uint32_t)content);
+        if ((uint32_t)content != 0) return is_seen ? (uint32_t)content : give_up(id, (uint32_t)content);
         if (content == FROZEN) {
             index = replace(index);
             continue;
