@@ -35,9 +35,16 @@ enum { DEPTH = 200, ROOM = DEPTH + 16 };
 
 /* Memory. */
 static _Atomic int memory_fails;
+static void (*before_failing)(void); /* called once, by whoever maps more than a chunk of nodes, and gets nothing */
 
 void *ms_os_map_metadata(size_t bytes) {
     if (memory_fails) return NULL;
+    if (before_failing != NULL && bytes > MS_STACK_CHUNK * sizeof(ms_stack_node_t)) {
+        void (*first)(void) = before_failing;
+        before_failing = NULL;
+        first();
+        return NULL;
+    }
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return start == MAP_FAILED ? NULL : start;
 }
@@ -907,6 +914,33 @@ START_TEST(threads_that_add_the_same_stacks) {
 }
 END_TEST
 
+/* What another thread does while one waits for the memory of a larger index: it makes that index, gives back the old one's
+ * memory, and adds the same stack. The one that waited then finds the old index empty and puts its own node there, where
+ * whoever came as early as it finds it. */
+static uint64_t contested;
+static uint32_t others_id;
+
+static void add_contested(void) {
+    others_id = ms_stack_child(MS_STACK_NONE, contested);
+}
+
+START_TEST(a_node_others_may_have_found_keeps_its_frame) {
+    start();
+    uint32_t own = MS_STACK_NONE, left_behind;
+    contested = 7000000001;
+    do { /* again where the stack's place is in the old index's first page, which stays */
+        others_id = MS_STACK_NONE;
+        before_failing = add_contested;
+        while (others_id == MS_STACK_NONE) own = ms_stack_child(MS_STACK_NONE, contested += 2);
+        ck_assert_uint_eq(own, others_id);
+        left_behind = ms_stack_table.next - 1;
+    } while (left_behind == others_id);
+    uint64_t pc = 0;
+    ck_assert_uint_eq(ms_stack_pcs(left_behind, &pc, 1), 1);
+    ck_assert_uint_eq(pc, contested);
+}
+END_TEST
+
 START_TEST(no_memory) {
     start();
     take();
@@ -965,6 +999,7 @@ int main(void) {
                                                 &a_million_stacks_and_the_cap,
                                                 &recursion_stands_in_a_stack_once,
                                                 &threads_that_add_the_same_stacks,
+                                                &a_node_others_may_have_found_keeps_its_frame,
                                                 &no_memory};
     Suite *suite = suite_create("unwind");
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
