@@ -229,7 +229,8 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     }
 }
 
-/* Whether every block of the class is in the arena's list or in its slabs. */
+/* Whether every block of the class is in the arena's list or in its slabs. Slabs that others gave back come off the count
+ * first. */
 static bool class_is_free(ms_arena_t *arena, uint32_t class) {
     _Atomic(uint32_t) *reclaimed = &arena->reclaimed_cut[class];
     if (ms_unlikely(atomic_load_explicit(reclaimed, memory_order_relaxed)))
@@ -270,9 +271,7 @@ static void scavenge(ms_arena_t *arena, uint32_t wanting) {
     }
 }
 
-/* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. Where they were touched
- * before, some more at once. */
-#define CUT_AT_ONCE ((uintptr_t)16384)
+#define CUT_AT_ONCE ((uintptr_t)16384) /* where pages are there */
 
 /* A slab that had pages when a class took it may have 64 or 256 KiB of them, for a class that needs a block or two. So pages
  * behind the first blocks go back to the system, some times for each class, unless it has used more already. */
@@ -281,11 +280,14 @@ static size_t narrow_bytes(uint32_t class) {
     size_t stride = ms_class_stride(class);
     return stride < CUT_AT_ONCE ? CUT_AT_ONCE : stride;
 }
+
 static void slab_narrow(ms_arena_t *arena, ms_slab_t *slab) {
     uint32_t class = slab->class;
     if (arena->narrowed[class] < NARROW_TIMES && ms_slab_narrow(slab, narrow_bytes(class))) arena->narrowed[class]++;
 }
 
+/* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. Where they were touched
+ * before, CUT_AT_ONCE of them. */
 static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     uint32_t class = slab->class;
     size_t stride = ms_class_stride(class);
@@ -718,10 +720,9 @@ static ms_facts_t inner_facts(uint32_t code, size_t distance) {
     return (ms_facts_t){.word0 = distance, .identity = inner_identity(code)};
 }
 
-/* What an extended block's token has more than a plain one's of the fast path. */
-static inline uint64_t extended_token(size_t whole) {
-    return ms_secret.extended + (whole > MS_FAST_MAX ? ms_secret.medium : 0);
-}
+/* What the token of a plain block of this size has more than one's of the fast path, and what an extended one's has. */
+static inline uint64_t plain_token(size_t size) { return size > MS_FAST_MAX ? ms_secret.medium : 0; }
+static inline uint64_t extended_token(size_t whole) { return ms_secret.extended + plain_token(whole); }
 
 /* A slab block with an inner payload: for an alignment, or to carry a sample's weight. */
 static void *allocate_extended(ms_arena_t *arena, request_t *request) {
@@ -965,8 +966,7 @@ static void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, co
     bool sampled = due(arena), none;
     if (!sampled && !arena->always_slow && size - 1 < MS_SMALL_MAX) {
         size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
-        uint64_t more = size > MS_FAST_MAX ? ms_secret.medium : 0;
-        void *payload = ms_take_plain(arena, size, size, offset, origin, more, MS_COUNTED, &none);
+        void *payload = ms_take_plain(arena, size, size, offset, origin, plain_token(size), MS_COUNTED, &none);
         if (ms_likely(payload != NULL)) return payload;
     }
     request_t request = {.size = size, .alignment = 16, .origin = origin, .from = *from, .sampled = sampled};
@@ -1022,7 +1022,7 @@ static __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alig
 /* A block of the very size that happens to be aligned. */
 static inline __attribute__((always_inline)) void *take_lying_aligned(ms_arena_t *arena, size_t size, size_t offset,
                                                                       ms_origin_t origin) {
-    return ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+    return ms_take_from(arena, size, size, offset, origin, plain_token(size));
 }
 
 /* The list's first block is none, or something is due. */
@@ -1490,10 +1490,10 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
     if (size > MS_SMALL_MAX || !(list = plain_list(arena, payload, origin))) return NULL;
     if (list == offset) {
         if (arena->countdown < (int64_t)size) return NULL;
-        ms_resize_plain(arena, payload, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+        ms_resize_plain(arena, payload, size, offset, origin, plain_token(size));
         return payload;
     }
-    void *fresh = ms_take_from(arena, size, size, offset, origin, size > MS_FAST_MAX ? ms_secret.medium : 0);
+    void *fresh = ms_take_from(arena, size, size, offset, origin, plain_token(size));
     if (ms_unlikely(!fresh)) return NULL;
     size_t old_size = payload[-2] & 0xffff;
     memcpy(fresh, payload, size < old_size ? size : old_size);

@@ -427,27 +427,6 @@ START_TEST(sizes_in_turn_share_memory) {
 }
 END_TEST
 
-/* A slab full of pages goes to a size of which there is one block: the pages behind it do not stay. */
-static bool is_resident(const void *address) {
-    unsigned char state = 0;
-    uintptr_t page = (uintptr_t)address & ~(uintptr_t)4095;
-    return mincore((void *)page, 4096, &state) == 0 && state & 1;
-}
-
-START_TEST(a_lone_block_keeps_no_slab_of_pages) {
-    if (!support_is_memscope()) return;
-    enum { MANY = 2000 };
-    static void *blocks[MANY];
-    for (size_t i = 0; i < MANY; i++) memset(blocks[i] = malloc(2000), 1, 2000);
-    for (size_t i = 0; i < MANY; i++) free(blocks[i]);
-    char *lone = malloc(7000);
-    memset(lone, 1, 7000);
-    ck_assert(is_resident(lone));
-    ck_assert(!is_resident(lone + 32768)); /* in the same slab of 64 KiB: it is the slab's first block */
-    free(lone);
-}
-END_TEST
-
 /* The same where another thread freed the blocks that were there before, so many that it gave their slabs back itself. */
 enum { FREED_BY_OTHERS = 6 * MIB };
 
@@ -473,6 +452,27 @@ START_TEST(sizes_in_turn_share_memory_that_others_gave_back) {
     size_t before = mallinfo2().arena, needed = IN_TURN * 1024;
     for (size_t size = 8; size <= 1000; size += 16) use_one_size(size, size);
     ck_assert_uint_le(mallinfo2().arena, before + needed + 2 * MIB);
+}
+END_TEST
+
+/* A slab full of pages goes to a size of which there is one block: the pages behind it do not stay. */
+static bool is_resident(const void *address) {
+    unsigned char state = 0;
+    uintptr_t page = (uintptr_t)address & ~(uintptr_t)4095;
+    return mincore((void *)page, 4096, &state) == 0 && state & 1;
+}
+
+START_TEST(a_lone_block_keeps_no_slab_of_pages) {
+    if (!support_is_memscope()) return;
+    enum { MANY = 2000 };
+    static void *blocks[MANY];
+    for (size_t i = 0; i < MANY; i++) memset(blocks[i] = malloc(2000), 1, 2000);
+    for (size_t i = 0; i < MANY; i++) free(blocks[i]);
+    char *lone = malloc(7000);
+    memset(lone, 1, 7000);
+    ck_assert(is_resident(lone));
+    ck_assert(!is_resident(lone + 32768)); /* in the same slab of 64 KiB: it is the slab's first block */
+    free(lone);
 }
 END_TEST
 
