@@ -645,7 +645,7 @@ typedef struct {
     const uint8_t *id; /* build-id, NULL: none */
     size_t id_bytes;
     uintptr_t bias;
-    ms_eh_bytes_t read_only; /* the segment of eh.frames, if it is */
+    ms_eh_bytes_t read_only; /* the segment of eh.frames, if nothing is written or patched there: no data, no code */
     bool has_eh;
 } module_t;
 
@@ -739,7 +739,7 @@ static bool module_of(uintptr_t pc, module_t *module) {
     module->eh.frames = segment_from(headers, elf->e_phnum, bias, frames);
     module->has_eh = module->eh.frames.size > 0;
     const ElfW(Phdr) *segment = segment_of(headers, elf->e_phnum, bias, frames);
-    if (segment != NULL && !(segment->p_flags & PF_W))
+    if (segment != NULL && !(segment->p_flags & (PF_W | PF_X)))
         module->read_only = (ms_eh_bytes_t){(const uint8_t *)(bias + segment->p_vaddr), segment->p_filesz, bias + segment->p_vaddr};
     return true;
 }
