@@ -105,7 +105,7 @@ class Leaks(cli_support.Case):
         program = self.subject()
         for scenario, truth in TRUTH.items():
             told = self.memcheck(program, scenario)
-            for _ in range(4):
+            for _ in range(4 if scenario in ("deep", "large") else 0):
                 told = told if told == truth else self.memcheck(program, scenario)
             self.assertEqual(told, truth, f"{scenario}: memcheck")
 
