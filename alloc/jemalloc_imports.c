@@ -8,7 +8,9 @@
 #if MS_HAVE_JEMALLOC
 #include <errno.h>
 #include <stddef.h>
+#include <sys/time.h>
 #include <sys/types.h>
+#include <time.h>
 
 /* MALLOC_CONF and /etc/malloc.conf steer the program's own jemalloc, not this one. */
 char *ms_je_import_secure_getenv(const char *name);
@@ -22,6 +24,17 @@ ssize_t ms_je_import_readlink(const char *path, char *buffer, size_t bytes) {
     (void)path, (void)buffer, (void)bytes;
     errno = ENOENT;
     return -1;
+}
+
+/* For its background thread, which we do not have. libc's own is found by code that the loader would have to run, 64 KiB of
+ * libc's that many programs do not touch. */
+int ms_je_import_gettimeofday(struct timeval *now, void *zone);
+int ms_je_import_gettimeofday(struct timeval *now, void *zone) {
+    (void)zone;
+    struct timespec precise;
+    if (clock_gettime(CLOCK_REALTIME, &precise) != 0) return -1;
+    *now = (struct timeval){.tv_sec = precise.tv_sec, .tv_usec = precise.tv_nsec / 1000};
+    return 0;
 }
 
 /* Asked for the pthread_create behind a wrapper; NULL makes jemalloc use the plain name. dlsym itself may allocate. */

@@ -367,8 +367,8 @@ static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
  * come again, the whole. */
 static void set_kept_limit(ms_large_kept_t *kept) {
     size_t useful = __atomic_load_n(&large.useful, __ATOMIC_RELAXED);
-    size_t others = ms_arena_first()->index, share = useful / 2 / (others + 1); /* one of them is the stray arena */
-    size_t alone = useful > CACHE_LEAST && others ? useful / others : 0;
+    size_t arenas = (size_t)ms_arena_first()->index + 1, share = useful / 2 / (arenas + 1);
+    size_t alone = useful > CACHE_LEAST ? useful / arenas : 0;
     kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
     if (alone > KEPT_ALONE_MAX) alone = KEPT_ALONE_MAX;
     kept->alone = alone > kept->limit ? alone : kept->limit;

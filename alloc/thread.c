@@ -35,15 +35,16 @@ static ms_thread_t folded = {.state = MS_THREAD_ENDED};
 
 /* MS_LOCK_THREADS */
 static uint64_t last_id;
-static uint32_t tenants;
+static _Atomic(uint32_t) tenants; /* MS_LOCK_THREADS or, of the stray arena, MS_LOCK_STRAY, as are the next two */
 static uint32_t ended_count;
 static ms_thread_t *oldest_ended, *newest_ended;
 static ms_arena_t *orphans;
 static _Atomic(uint32_t) warm_orphans; /* written under MS_LOCK_THREADS */
-static uint32_t arena_count;
+static _Atomic(uint32_t) arena_count;
 static _Atomic(ms_arena_t *) all_arenas;
 
-static ms_arena_t stray;
+static ms_arena_t stray; /* it is made when it is first needed: three pages */
+static bool stray_exists; /* MS_LOCK_STRAY */
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */
 
@@ -70,7 +71,8 @@ static void arena_init(ms_arena_t *arena) {
     arena->index = arena_count++;
     arena->random = ms_sampling_seed(arena->index);
     arena->next = atomic_load_explicit(&all_arenas, memory_order_relaxed);
-    atomic_store_explicit(&all_arenas, arena, memory_order_release); /* pairs with ms_arena_first() */
+    /* release: pairs with ms_arena_first() */
+    while (!atomic_compare_exchange_weak_explicit(&all_arenas, &arena->next, arena, memory_order_release, memory_order_relaxed));
 }
 
 /* A thread that ends leaves its free blocks in their lists, and one that starts soon after finds them there. A few orphans are
@@ -343,8 +345,6 @@ static ms_arena_t *attach(void) {
     if (!started) {
         started = true;
         ms_process_start();
-        arena_init(&stray);
-        attach_arena(&stray, &folded);
         key_exists = pthread_key_create(&key, detach) == 0;
     }
     ms_arena_t *arena = arena_from_pool();
@@ -418,6 +418,11 @@ static void detach(void *argument) {
 
 static ms_arena_t *enter_stray(void) {
     ms_lock(MS_LOCK_STRAY);
+    if (!stray_exists) {
+        arena_init(&stray);
+        attach_arena(&stray, &folded);
+        stray_exists = true;
+    }
     if (stray.unwind) ms_unwind_thread_reset(stray.unwind); /* what is known of a stack was known of another thread's */
     return &stray;
 }

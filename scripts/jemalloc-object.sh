@@ -21,7 +21,8 @@ done > "$work/rename" 3> "$work/keep"
 # unwinding serve its profiler only (and would need libm and libgcc_s), dlsym is not safe while a malloc starts, and
 # MALLOC_CONF and /etc/malloc.conf are meant for the program's own jemalloc. Its fork handlers are called by ours, which
 # hold our locks: registered on their own they would take jemalloc's locks first and wait for a thread that waits for us.
-for name in log exp round _Unwind_Backtrace _Unwind_GetIP dlsym secure_getenv readlink pthread_atfork; do
+for name in log exp round _Unwind_Backtrace _Unwind_GetIP dlsym secure_getenv readlink pthread_atfork \
+    gettimeofday; do
     echo "$name ms_je_import_${name#_}"
 done >> "$work/rename"
 

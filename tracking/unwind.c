@@ -346,7 +346,7 @@ static inline void start_walk(walk_t *w, ms_unwind_thread_t *state, registers_t 
     w->state = state;
     w->start = at;
     w->trust.start = w->trust.end = 0;
-    w->trust.compiled = 0;
+    w->trust.compiled = w->trust.tables = 0;
     w->keep = state->depth;
     w->added = w->steps = 0;
     w->keepable = true;
@@ -416,6 +416,7 @@ static __attribute__((noinline)) uint32_t walk_site(ms_unwind_thread_t *state, u
     if (ms_unlikely(state->epoch != epoch)) return given_up(state, pc);
     count(&w);
     leave(state);
+    if (ms_unlikely(w.trust.tables != 0)) ms_rows_forget_tables(&w.trust);
     return stack;
 }
 
@@ -512,6 +513,7 @@ bool ms_unwind_to(ms_unwind_thread_t *state, uintptr_t caller, uintptr_t *pc, ui
         registers_t at = {*pc, *sp, *fp, false};
         start_walk(&w, state, at);
         met = find_path(&w, caller, &at);
+        if (w.trust.tables != 0) ms_rows_forget_tables(&w.trust);
         *pc = at.pc;
         *sp = at.sp;
         *fp = at.fp;

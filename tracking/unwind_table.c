@@ -744,21 +744,29 @@ static bool module_of(uintptr_t pc, module_t *module) {
     return true;
 }
 
-/* The kernel maps 64 KiB of a file around what is read of it. A program that takes few samples does without what its rows
- * were compiled from: 64 to 250 KiB of a peak of two MiB. One that takes many needs it again too soon, and so do the first
- * few rows: a process whose first stack is one of growing blocks took 60 us more in all. */
+/* The kernel maps 64 KiB of a file around what is read of it, or more. A program that takes few stacks does without
+ * what its rows were compiled from: 64 to 250 KiB of a peak of two MiB. One that takes many needs it again too soon. */
 #define AROUND ((uintptr_t)64 << 10)
-#define FORGETS_FROM 8u
-#define FORGETS_UP_TO 256u
+#define FORGETS_UP_TO 64u /* captures that compiled something */
 
-static void forget_tables(const module_t *module) {
-    static _Atomic uint32_t rows, next = FORGETS_FROM;
-    uint32_t count = atomic_fetch_add_explicit(&rows, 1, memory_order_relaxed) + 1;
-    if (count > FORGETS_UP_TO || count < atomic_load_explicit(&next, memory_order_relaxed)) return;
-    atomic_store_explicit(&next, count + 1 + count / 4, memory_order_relaxed);
-    uintptr_t start = module->read_only.address, from = module->eh.index.address & ~(AROUND - 1);
+static void note_table(const module_t *module, ms_row_trust_t *trust) {
+    uintptr_t start = module->read_only.address, end = start + module->read_only.size;
+    uintptr_t from = module->eh.index.address & ~(AROUND - 1);
     if (from < start) from = start;
-    if (module->read_only.size > 0) ms_os_forget_file((const void *)from, start + module->read_only.size - from);
+    for (uint32_t i = 0; i < trust->tables; i++)
+        if (trust->table[i].end == end) return;
+    if (from >= end || trust->tables == MS_TRUST_TABLES) return;
+    trust->table[trust->tables].start = from;
+    trust->table[trust->tables++].end = end;
+}
+
+MS_COLD void ms_rows_forget_tables(const ms_row_trust_t *trust) {
+    static _Atomic uint32_t captures, next;
+    uint32_t count = atomic_fetch_add_explicit(&captures, 1, memory_order_relaxed) + 1;
+    if (count > FORGETS_UP_TO || count < atomic_load_explicit(&next, memory_order_relaxed)) return;
+    atomic_store_explicit(&next, count + 1 + count / 8, memory_order_relaxed);
+    for (uint32_t i = 0; i < trust->tables; i++)
+        ms_os_forget_file((const void *)trust->table[i].start, trust->table[i].end - trust->table[i].start);
 }
 
 static bool is_permanent(const module_t *module) {
@@ -923,7 +931,7 @@ MS_COLD ms_row_t ms_row_find_slow(uintptr_t pc, ms_row_trust_t *trust) {
     ms_row_t row = module.has_eh ? ms_row_compile(&module.eh, pc, &bx) : MS_ROW_NONE;
     if (is_permanent(&module)) {
         keep(pc, row);
-        if (module.has_eh) forget_tables(&module);
+        if (module.has_eh) note_table(&module, trust);
         return row;
     }
     see(&module);

@@ -86,10 +86,19 @@ bool ms_rows_init(void);
 bool ms_address_is_readable(uintptr_t address);
 
 /* What one capture already knows about modules: marked rows of this range are good. Zeroed: nothing. */
+#define MS_TRUST_TABLES 6u
 typedef struct ms_row_trust {
     uintptr_t start, end;
     uint32_t compiled; /* rows compiled for this capture */
+    uint32_t tables;   /* of `table` that are filled */
+    struct {
+        uintptr_t start, end;
+    } table[MS_TRUST_TABLES]; /* what the rows were compiled from */
 } ms_row_trust_t;
+
+/* A capture that compiled rows is done: what it read of the modules' tables leaves memory again, in a program that takes few
+ * such captures. Preserves errno. */
+void ms_rows_forget_tables(const ms_row_trust_t *trust);
 
 /* Modules loaded after the start that had a frame in a stack, in the order in which they were first met there: what they
  * were, for stacks that outlive them. Kept for ever; no more than MS_SEEN_MODULES. Any thread; an entry may still be NULL. */
