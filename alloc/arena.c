@@ -102,7 +102,8 @@ static void room_reset(ms_arena_t *arena, uint32_t class) {
     if (room < 0) room = 0;
     ms_arena_sequence_begin(arena);
     ms_count(&list->freed_before, (uint64_t)(arena->room_set[class] - list->room));
-    arena->room_set[class] = list->room = room;
+    list->room = room;
+    arena->room_set[class] = (int32_t)room;
     ms_arena_sequence_end(arena);
 }
 

@@ -71,7 +71,7 @@ typedef struct ms_arena {
     ms_free_list_t lists[MS_CLASS_COUNT];    /* by class; large blocks: counters only */
 
     /* slow paths: lists */
-    int64_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
+    int32_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
@@ -141,7 +141,6 @@ typedef struct ms_arena {
 
     void *quarantine_first, *quarantine_last; /* freed blocks kept from reuse, oldest first */
     uint64_t quarantine_bytes;
-    uint64_t quarantined[MS_SMALL_CLASSES]; /* blocks in it: freed, but on no list yet */
 
     struct ms_thread *thread; /* who runs it; NULL: pool, stray */
     uint32_t code;            /* of that thread */

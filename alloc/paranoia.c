@@ -10,6 +10,8 @@
 #define SLACK 0xf5
 #define SLACK_MAX 4096 /* of a large block, this much behind the requested bytes is guarded */
 
+_Atomic(uint64_t) ms_quarantined[MS_SMALL_CLASSES];
+
 /* First byte that differs from `value`, or bytes. */
 static size_t first_change(const unsigned char *start, unsigned char value, size_t bytes) {
     size_t at = 0;
@@ -69,7 +71,7 @@ static void let_oldest_go(ms_arena_t *arena) {
     ms_slab_t *slab = ms_slab_of(payload);
     size_t bytes = ms_class_payload(slab->class);
     arena->quarantine_bytes -= bytes;
-    ms_count(&arena->quarantined[slab->class], -(uint64_t)1);
+    atomic_fetch_sub_explicit(&ms_quarantined[slab->class], 1, memory_order_relaxed);
     if (ms_process.knobs.junk) ms_paranoia_taken(payload, bytes);
     size_t size = ms_facts_size(facts) - ms_facts_unrequested(facts);
     ms_block_facts_t block = {.base = payload, .header = header, .facts = facts, .size = size, .slab = slab};
@@ -89,7 +91,7 @@ bool ms_paranoia_keep(ms_arena_t *arena, const ms_block_facts_t *block) {
     }
     arena->quarantine_last = block->base;
     arena->quarantine_bytes += ms_class_payload(block->slab->class);
-    ms_count(&arena->quarantined[block->slab->class], 1);
+    atomic_fetch_add_explicit(&ms_quarantined[block->slab->class], 1, memory_order_relaxed);
     while (arena->quarantine_bytes > ms_process.knobs.quarantine) let_oldest_go(arena);
     return true;
 }

@@ -15,4 +15,6 @@ bool ms_paranoia_keep(ms_arena_t *arena, const ms_block_facts_t *block);   /* tr
 void ms_paranoia_dead(const ms_block_facts_t *block); /* its memory goes to a free list: fill it */
 void ms_paranoia_flush(ms_arena_t *arena);           /* empties the quarantine */
 
+extern _Atomic(uint64_t) ms_quarantined[MS_SMALL_CLASSES]; /* blocks in quarantine: freed, but on no list yet */
+
 #endif

@@ -4,6 +4,7 @@
 #include "alloc/limit.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
+#include "alloc/paranoia.h"
 #include "alloc/thread.h"
 #include "tracking/event_log.h"
 #include "tracking/leaks.h"
@@ -373,8 +374,8 @@ static ms_size_classes_row_t class_row(uint32_t class) {
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         row.allocated_blocks += ms_arena_allocations(arena, class);
         row.freed_blocks += ms_arena_frees(arena, class) + ms_read(&arena->remote_freed[class]);
-        if (!is_large) row.freed_blocks += ms_read(&arena->quarantined[class]);
     }
+    if (!is_large) row.freed_blocks += atomic_load_explicit(&ms_quarantined[class], memory_order_relaxed);
     row.freed_blocks = ms_freed_of(row.allocated_blocks, row.freed_blocks);
     row.live_blocks = row.allocated_blocks - row.freed_blocks;
     return row;
