@@ -1540,14 +1540,20 @@ void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_cal
 }
 
 /* Up to 2 KiB glibc's memset() uses vectors (21 ns), beyond that string instructions, which take long to start, and longer
- * where the target is no multiple of 64 (4 KiB: 77 ns). In pieces, calloc and free of 4 KiB take 0.66 of the time. */
+ * where the target is no multiple of 64. Pieces that begin at multiples of 64 store to one line at a time: 4 KiB take 0.56 of
+ * one memset()'s time, 32 KiB 0.90, 1 MiB and more 0.96; between these, in the second cache, 1.04. */
 #define CLEAR_PIECE 2048
-#define CLEAR_PIECES_MAX 16384
+#define CLEAR_PIECES_MAX ((size_t)32 << 10)
+#define CLEAR_PIECES_FROM ((size_t)1 << 20)
+#define CLEAR_LINE 64
 
 static void clear(char *at, size_t size) {
-    size_t piece = CLEAR_PIECE;
-    MS_OPAQUE(piece); /* a constant would become a string instruction */
-    for (; size <= CLEAR_PIECES_MAX && size > piece; at += piece, size -= piece) memset(at, 0, piece);
+    bool pieces = size <= CLEAR_PIECES_MAX || size >= CLEAR_PIECES_FROM;
+    size_t piece = CLEAR_PIECE - (uintptr_t)at % CLEAR_LINE;
+    for (; pieces && size > piece; at += piece, size -= piece, piece = CLEAR_PIECE) {
+        MS_OPAQUE(piece); /* a constant would become a string instruction */
+        memset(at, 0, piece);
+    }
     memset(at, 0, size);
 }
 
