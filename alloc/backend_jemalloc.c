@@ -9,7 +9,6 @@
 #include "tracking/model.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 void *ms_je_mallocx(size_t size, int flags);
 void ms_je_sdallocx(void *start, size_t size, int flags);
@@ -18,22 +17,21 @@ int ms_je_mallctl(const char *name, void *old, size_t *old_bytes, void *new, siz
 /* jemalloc's flag encoding: log2 of the alignment in the low bits, index + 2 of the thread cache from bit 8 (none: -1). */
 #define TCACHE_NONE (((-1) + 2) << 8)
 
-/* jemalloc crashes when the first memory it asks for is not to be had, so there must be some. It needs a handful of
- * mappings, together less than this. */
-#define START_BYTES ((size_t)16 << 20)
-#define START_MAPPINGS 16
+extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
+
+#define START_BYTES ((size_t)16 << 20) /* it needs less than half */
 
 static bool jemalloc_prepare(void) {
-    void *probes[START_MAPPINGS];
-    size_t got = 0;
-    while (got < START_MAPPINGS && (probes[got] = ms_os_map(START_BYTES / START_MAPPINGS, MS_PAGE)) != NULL) {
-        /* a neighbour with other permissions is a mapping of its own */
-        if (mprotect(probes[got++], START_BYTES / START_MAPPINGS / 2, PROT_NONE) != 0) break;
-    }
-    bool enough = got == START_MAPPINGS;
-    while (got > 0) ms_os_unmap(probes[--got], START_BYTES / START_MAPPINGS);
+    char *start = ms_os_map(START_BYTES, MS_PAGE);
+    if (!start) return false;
+    ms_je_reserve = start;
+    ms_je_reserve_end = start + START_BYTES;
     uint64_t epoch = 1;
-    return enough && ms_je_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) == 0;
+    bool ready = ms_je_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) == 0;
+    char *rest = ms_je_reserve;
+    ms_je_reserve = NULL;
+    ms_os_unmap(rest, (size_t)(ms_je_reserve_end - rest));
+    return ready;
 }
 
 static int flags_for(size_t alignment) { return __builtin_ctzl(alignment) | TCACHE_NONE; }

@@ -6,8 +6,11 @@
 #include "config.h"
 
 #if MS_HAVE_JEMALLOC
+#include "alloc/os.h"
+
 #include <errno.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
@@ -35,6 +38,32 @@ int ms_je_import_gettimeofday(struct timeval *now, void *zone) {
     if (clock_gettime(CLOCK_REALTIME, &precise) != 0) return -1;
     *now = (struct timeval){.tv_sec = precise.tv_sec, .tv_usec = precise.tv_nsec / 1000};
     return 0;
+}
+
+/* jemalloc crashes when the first memory it asks for is not to be had, so alloc/backend_jemalloc.c has it there before jemalloc
+ * starts, which is served from it and from nothing else. Written by the thread that starts it; nobody else calls it then. */
+char *ms_je_reserve, *ms_je_reserve_end;
+
+#define ALIGNED_FROM ((uintptr_t)1 << 21) /* what is so large is wanted at a multiple of it */
+
+static void *from_reserve(size_t bytes) {
+    uintptr_t start = (uintptr_t)ms_je_reserve;
+    if (bytes >= ALIGNED_FROM) start = (start + ALIGNED_FROM - 1) & ~(ALIGNED_FROM - 1);
+    if (start > (uintptr_t)ms_je_reserve_end || bytes > (uintptr_t)ms_je_reserve_end - start) return MAP_FAILED;
+    ms_je_reserve = (char *)((start + bytes + MS_PAGE - 1) & ~(uintptr_t)(MS_PAGE - 1));
+    return (void *)start;
+}
+
+void *ms_je_import_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset);
+void *ms_je_import_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset) {
+    if (ms_unlikely(ms_je_reserve != NULL)) {
+        void *start = from_reserve(bytes);
+        if (start != MAP_FAILED) return start;
+    } else if (ms_os_fail_now()) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return mmap(address, bytes, protection, flags, file, offset);
 }
 
 /* Asked for the pthread_create behind a wrapper; NULL makes jemalloc use the plain name. dlsym itself may allocate. */

@@ -910,7 +910,10 @@ START_TEST(threads_that_add_the_same_stacks) {
     for (uint32_t id = from; id < ms_stack_table.next; id++) {
         used += ms_stack_table.chunks[id / MS_STACK_CHUNK][id % MS_STACK_CHUNK].pc != 0;
     }
-    ck_assert_uint_eq(used, RACE_STACKS * 2 + (RACE_STACKS / 16) * 2);
+    /* a node that others may have found while the index was replaced keeps its frame: at most one of each thread and index */
+    unsigned expected = RACE_STACKS * 2 + (RACE_STACKS / 16) * 2;
+    ck_assert_uint_ge(used, expected);
+    ck_assert_uint_le(used - expected, RACERS * 16);
 }
 END_TEST
 
