@@ -23,18 +23,6 @@ static int write_out(void *writer, const char *bytes, size_t n) {
     return 0;
 }
 
-typedef struct {
-    size_t bytes;
-    uint32_t crc;
-} ms_measure_t;
-
-static int measure(void *context, const char *bytes, size_t n) {
-    ms_measure_t *sum = context;
-    sum->bytes += n;
-    sum->crc = ms_crc32(sum->crc, bytes, n);
-    return 0;
-}
-
 static int count(void *bytes, const char *ignored, size_t n) {
     (void)ignored;
     *(size_t *)bytes += n;
@@ -45,8 +33,19 @@ static void count_piece(void *bytes, const char *piece, size_t n) {
     (void)count(bytes, piece, n);
 }
 
-static void pack_piece(void *packer, const char *piece, size_t n) {
-    msgpack_pack_str_body(packer, piece, n);
+/* A text may change between the passes (programs write over their argv[0]): its str is as long as was said all the same,
+ * and no character is cut. */
+typedef struct {
+    msgpack_packer *packer;
+    size_t left;
+} ms_text_t;
+
+static void pack_piece(void *context, const char *piece, size_t n) {
+    ms_text_t *text = context;
+    if (n > text->left)
+        for (n = text->left; n > 0 && (piece[n] & 0xc0) == 0x80;) n--;
+    msgpack_pack_str_body(text->packer, piece, n);
+    text->left -= n;
 }
 
 void ms_pack_text(msgpack_packer *packer, const char *text) {
@@ -57,7 +56,9 @@ void ms_pack_text(msgpack_packer *packer, const char *text) {
     size_t bytes = 0;
     ms_utf8_each(text, count_piece, &bytes);
     msgpack_pack_str(packer, bytes);
-    ms_utf8_each(text, pack_piece, packer);
+    ms_text_t rest = {packer, bytes};
+    ms_utf8_each(text, pack_piece, &rest);
+    for (; rest.left > 0; rest.left--) msgpack_pack_str_body(packer, " ", 1);
 }
 
 static void pack_pcs(msgpack_packer *packer, const ms_pcs_t *stack) {
@@ -172,18 +173,38 @@ static void pack_end_body(msgpack_packer *packer, const void *context) {
     msgpack_pack_uint64(packer, *(const uint64_t *)context);
 }
 
-void ms_record_put(ms_writer_t *writer, const char *kind, ms_pack_body_t pack_body, const void *context) {
-    ms_measure_t sum = {0, 0};
-    msgpack_packer packer;
-    msgpack_packer_init(&packer, &sum, measure);
-    pack_body(&packer, context);
+static void put_envelope(msgpack_packer *packer, const char *kind, const void *body, size_t bytes) {
+    msgpack_pack_array(packer, 3);
+    ms_pack_text(packer, kind);
+    msgpack_pack_uint32(packer, ms_crc32(0, body, bytes));
+    msgpack_pack_bin(packer, bytes);
+}
 
+/* A head is what stands before a body: a few bytes and the kind. */
+typedef struct {
+    size_t used;
+    char bytes[64];
+} ms_head_t;
+
+static int write_head(void *context, const char *bytes, size_t n) {
+    ms_head_t *head = context;
+    if (n > sizeof head->bytes - head->used) return -1;
+    memcpy(head->bytes + head->used, bytes, n);
+    head->used += n;
+    return 0;
+}
+
+void ms_record_put(ms_writer_t *writer, const char *kind, ms_pack_body_t pack_body, const void *context) {
+    ms_head_t head = {.used = 0};
+    size_t bytes;
+    msgpack_packer packer;
+    ms_writer_hold(writer);
     msgpack_packer_init(&packer, writer, write_out);
-    msgpack_pack_array(&packer, 3);
-    ms_pack_text(&packer, kind);
-    msgpack_pack_uint32(&packer, sum.crc);
-    msgpack_pack_bin(&packer, sum.bytes);
     pack_body(&packer, context);
+    const unsigned char *body = ms_writer_held(writer, &bytes);
+    msgpack_packer_init(&packer, &head, write_head);
+    put_envelope(&packer, kind, body, bytes);
+    ms_writer_release(writer, head.bytes, head.used);
 }
 
 /* How many of `left` rows make a record: at least one, however large. */
@@ -230,10 +251,7 @@ uint64_t ms_export_rows(ms_writer_t *writer, ms_table_id_t id, const void *rows,
 uint64_t ms_export_record(ms_writer_t *writer, const char *kind, const void *body, size_t bytes) {
     msgpack_packer packer;
     msgpack_packer_init(&packer, writer, write_out);
-    msgpack_pack_array(&packer, 3);
-    ms_pack_text(&packer, kind);
-    msgpack_pack_uint32(&packer, ms_crc32(0, body, bytes));
-    msgpack_pack_bin(&packer, bytes);
+    put_envelope(&packer, kind, body, bytes);
     ms_writer_put(writer, body, bytes);
     return 1;
 }

@@ -1,8 +1,7 @@
 /* The snapshot as MessagePack records, the .memscope format of docs/format.md. Generic over ms_table_info[].
  *
  * Safe in process: no heap, no stdio; the packer is msgpack-c's inline one over our own writer. A record's length and
- * checksum come before its body, so a body is packed twice: once to measure, once to write. The model must
- * not change meanwhile. */
+ * checksum come before its body, so a body is packed into the writer's buffer and goes out when it is whole. */
 #ifndef MS_EXPORT_MSGPACK_H
 #define MS_EXPORT_MSGPACK_H
 

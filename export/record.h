@@ -1,5 +1,5 @@
-/* One record of the .memscope format: an envelope round a body that is packed twice, to measure and to write. Private
- * to the writers of records; needs msgpack-c. */
+/* One record of the .memscope format: an envelope round a body that is packed once, into the writer's buffer, and measured
+ * there: what it is made of may change meanwhile. Private to the writers of records; needs msgpack-c. */
 #ifndef MS_EXPORT_RECORD_H
 #define MS_EXPORT_RECORD_H
 
@@ -7,7 +7,7 @@
 
 #include "export/writer.h"
 
-/* Packs one MessagePack object; called twice with the same context. */
+/* Packs one MessagePack object. */
 typedef void (*ms_pack_body_t)(msgpack_packer *packer, const void *context);
 
 void ms_record_put(ms_writer_t *writer, const char *kind, ms_pack_body_t pack_body, const void *context);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -22,11 +23,16 @@ static int drain_fd(void *context, const void *bytes, size_t n) {
     return 0;
 }
 
+static void *map(size_t bytes) {
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
 int ms_writer_sink(ms_writer_t *writer, ms_writer_drain_t drain, void *context) {
     *writer = (ms_writer_t){.fd = -1, .drain = drain, .context = context};
-    void *buffer = mmap(NULL, MS_WRITER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *buffer = map(MS_WRITER_BYTES);
     if (buffer == MAP_FAILED) return writer->error = errno;
     writer->buffer = buffer;
+    writer->room = MS_WRITER_BYTES;
     return 0;
 }
 
@@ -52,20 +58,62 @@ static void drain(ms_writer_t *writer, const void *bytes, size_t n) {
 }
 
 int ms_writer_flush(ms_writer_t *writer) {
-    drain(writer, writer->buffer, writer->used);
-    writer->used = 0;
+    size_t out = writer->holds ? writer->held_from : writer->used;
+    drain(writer, writer->buffer, out);
+    if (out > 0) memmove(writer->buffer, writer->buffer + out, writer->used - out);
+    writer->used -= out;
+    writer->held_from = 0;
     return writer->error;
+}
+
+static bool grow(ms_writer_t *writer, size_t n) {
+    size_t room = writer->room;
+    while (n > room - writer->used) {
+        if (room > SIZE_MAX / 2) return false;
+        room *= 2;
+    }
+    void *buffer = map(room); /* no mremap: a sandbox may refuse it */
+    if (buffer == MAP_FAILED) return false;
+    memcpy(buffer, writer->buffer, writer->used);
+    munmap(writer->buffer, writer->room);
+    writer->buffer = buffer;
+    writer->room = room;
+    return true;
 }
 
 void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n) {
     if (writer->error != 0) return;
-    if (n > MS_WRITER_BYTES - writer->used) ms_writer_flush(writer);
-    if (n > MS_WRITER_BYTES) {
-        drain(writer, bytes, n);
-        return;
+    if (n > writer->room - writer->used) ms_writer_flush(writer);
+    if (n > writer->room - writer->used) {
+        if (!writer->holds) {
+            drain(writer, bytes, n);
+            return;
+        }
+        if (!grow(writer, n)) writer->error = ENOMEM;
     }
+    if (writer->error != 0) return;
     memcpy(writer->buffer + writer->used, bytes, n);
     writer->used += n;
+}
+
+void ms_writer_hold(ms_writer_t *writer) {
+    writer->held_from = writer->used;
+    writer->holds = true;
+}
+
+const unsigned char *ms_writer_held(const ms_writer_t *writer, size_t *n) {
+    *n = writer->used - writer->held_from;
+    return writer->buffer + writer->held_from;
+}
+
+void ms_writer_release(ms_writer_t *writer, const void *head, size_t n) {
+    size_t held = writer->used - writer->held_from;
+    ms_writer_put(writer, head, n); /* makes room for as many bytes */
+    writer->holds = false;
+    if (writer->error != 0) return;
+    unsigned char *start = writer->buffer + writer->held_from;
+    memmove(start + n, start, held);
+    memcpy(start, head, n);
 }
 
 void ms_writer_text(ms_writer_t *writer, const char *text) {
@@ -75,7 +123,7 @@ void ms_writer_text(ms_writer_t *writer, const char *text) {
 int ms_writer_close(ms_writer_t *writer) {
     if (writer->buffer != NULL) {
         ms_writer_flush(writer);
-        munmap(writer->buffer, MS_WRITER_BYTES);
+        munmap(writer->buffer, writer->room);
         writer->buffer = NULL;
     }
     /* After EINTR Linux has closed the descriptor all the same; a second close could hit somebody else's. */

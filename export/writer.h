@@ -3,7 +3,7 @@
  *
  * The caller owns the ms_writer_t (usually on the stack); its 64 KiB buffer is mapped by the opening call and unmapped
  * by ms_writer_close(), which must follow every opening call, failed ones too.
- * Invariants: used <= MS_WRITER_BYTES; the first error sticks, and after it nothing more reaches the drain. */
+ * Invariants: held_from <= used <= room; the first error sticks, and after it nothing more reaches the drain. */
 #ifndef MS_EXPORT_WRITER_H
 #define MS_EXPORT_WRITER_H
 
@@ -16,8 +16,11 @@
 typedef int (*ms_writer_drain_t)(void *context, const void *bytes, size_t n);
 
 typedef struct ms_writer {
-    unsigned char *buffer; /* MS_WRITER_BYTES, NULL when it could not be mapped or after close */
+    unsigned char *buffer; /* NULL when it could not be mapped or after close */
+    size_t room;           /* its bytes: MS_WRITER_BYTES, more only after more was held */
     size_t used;           /* bytes in buffer not yet drained */
+    size_t held_from;      /* those from here on stay in it */
+    bool holds;
     int error;             /* errno of the first failure, 0 while all is well */
     int fd;                /* -1: no file behind this writer */
     bool owns_fd;          /* close() fd at the end */
@@ -39,7 +42,13 @@ int ms_writer_sink(ms_writer_t *writer, ms_writer_drain_t drain, void *context);
 void ms_writer_put(ms_writer_t *writer, const void *bytes, size_t n);
 void ms_writer_text(ms_writer_t *writer, const char *text); /* the bytes of a C string */
 
-/* Drains what is buffered. Returns 0 or the sticky errno value. */
+/* What is put from here on stays in the buffer, which grows for it (or the error is ENOMEM), until ms_writer_release() puts
+ * `head` in front of it: for a head that says what follows. Does not nest. */
+void ms_writer_hold(ms_writer_t *writer);
+const unsigned char *ms_writer_held(const ms_writer_t *writer, size_t *n); /* so far; valid until the next call */
+void ms_writer_release(ms_writer_t *writer, const void *head, size_t n);
+
+/* Drains what is buffered and not held. Returns 0 or the sticky errno value. */
 int ms_writer_flush(ms_writer_t *writer);
 
 /* Drains what is buffered and releases the buffer (and the file of ms_writer_open). Returns 0 or the errno value of

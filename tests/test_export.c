@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <float.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -375,6 +377,105 @@ START_TEST(records_stay_small) {
     ck_assert_uint_gt(n, 20);
     ck_assert_uint_lt(large, n / 2); /* those with a 70,000-byte name */
     free(file.bytes);
+    forget(&kept);
+}
+END_TEST
+
+/* What a model points at may change while it is written: stacks and texts stay where they are. No record is lost by that: each
+ * says its length and checksum of what is in it. */
+static size_t times_read;
+static char moving_text[] = "short";
+
+static size_t read_otherwise(uint32_t id, uint64_t *pcs, size_t max) {
+    (void)id;
+    times_read++;
+    memcpy(moving_text, times_read % 2 ? "moved" : "mov", times_read % 2 ? 6 : 4);
+    for (size_t i = 0; i < max; i++) pcs[i] = UINT64_C(1) << (times_read + i) % 60; /* takes other room each time */
+    return max;
+}
+
+static void put_moving_values(ms_model_t *model) {
+    for (ms_table_id_t id = 0; id < MS_TABLE_COUNT; id++) {
+        size_t count;
+        char *rows = ms_model_rows(model, id, &count);
+        const ms_table_info_t *table = &ms_table_info[id];
+        for (size_t i = 0; i < count; i++)
+            for (size_t j = 0; j < table->column_count; j++) {
+                void *field = rows + i * table->row_bytes + table->columns[j].offset;
+                if (table->columns[j].type == MS_TYPE_PCS)
+                    *(ms_pcs_t *)field = (ms_pcs_t){.read = read_otherwise, .count = 1 + i % 200};
+                else if (table->columns[j].type == MS_TYPE_STR && i % 3 == 0)
+                    *(const char **)field = moving_text;
+            }
+    }
+}
+
+START_TEST(what_changes_meanwhile_loses_no_record) {
+    bytes_t kept = {NULL, 0, 0};
+    ms_model_t model;
+    random_model(&model, 1, 600, (uint64_t)_i, &kept);
+    put_moving_values(&model);
+    times_read = 0;
+    bytes_t bytes = exported(&model, ms_export_msgpack);
+    ck_assert_uint_gt(times_read, 0);
+    ms_snapshot_file_t *file = ms_read_bytes("moved", bytes.bytes, bytes.used, error, sizeof error);
+    ck_assert_msg(file != NULL, "%s", error);
+    ck_assert_str_eq(file->warning, "");
+    ck_assert(file->complete);
+    for (ms_table_id_t id = 0; id < MS_TABLE_COUNT; id++) {
+        size_t was, is;
+        ms_model_rows(&model, id, &was);
+        ms_model_rows(&file->model, id, &is);
+        ck_assert_uint_eq(was, is);
+    }
+    ms_snapshot_file_free(file);
+    free(bytes.bytes);
+    forget(&kept);
+}
+END_TEST
+
+/* A text that is overwritten by another thread: long, short, cut in a character. */
+static _Atomic(bool) text_rests;
+static char overwritten[400];
+
+static void *overwrite(void *unused) {
+    static const char *const texts[] = {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "a", "\xff\xff\xff", ""};
+    volatile char *to = overwritten;
+    for (size_t round = 0; !text_rests; round++) {
+        size_t length = strlen(texts[round % 4]);
+        for (size_t i = 0; i < sizeof overwritten - 1; i++) to[i] = length ? texts[round % 4][i % length] : 0;
+    }
+    return unused;
+}
+
+START_TEST(text_that_is_overwritten_loses_no_record) {
+    bytes_t kept = {NULL, 0, 0};
+    ms_model_t model;
+    pthread_t thread;
+    random_model(&model, 1, 20, 5, &kept);
+    size_t table = 0, column = 0; /* the first text of a table of rows */
+    for (ms_table_id_t id = 0; id < MS_TABLE_COUNT && table == 0; id++)
+        for (size_t j = 0; j < ms_table_info[id].column_count && ms_table_info[id].shape == MS_SHAPE_MANY; j++)
+            if (ms_table_info[id].columns[j].type == MS_TYPE_STR) table = id, column = j;
+    size_t count;
+    char *rows = ms_model_rows(&model, (ms_table_id_t)table, &count);
+    for (size_t i = 0; i < count; i++) {
+        const char *text = overwritten;
+        memcpy(rows + i * ms_table_info[table].row_bytes + ms_table_info[table].columns[column].offset, &text, sizeof text);
+    }
+    ck_assert_uint_gt(count, 0);
+    text_rests = false;
+    ck_assert_int_eq(pthread_create(&thread, NULL, overwrite, NULL), 0);
+    for (int round = 0; round < 300; round++) {
+        bytes_t bytes = exported(&model, ms_export_msgpack);
+        ms_snapshot_file_t *file = ms_read_bytes("overwritten", bytes.bytes, bytes.used, error, sizeof error);
+        ck_assert_msg(file != NULL, "%s", error);
+        ck_assert_str_eq(file->warning, "");
+        ms_snapshot_file_free(file);
+        free(bytes.bytes);
+    }
+    text_rests = true;
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
     forget(&kept);
 }
 END_TEST
@@ -1039,6 +1140,8 @@ static Suite *suite(void) {
     tcase_set_timeout(files, 240);
     tcase_add_loop_test(files, round_trip, 0, 12);
     tcase_add_test(files, records_stay_small);
+    tcase_add_loop_test(files, what_changes_meanwhile_loses_no_record, 0, 6);
+    tcase_add_test(files, text_that_is_overwritten_loses_no_record);
     tcase_add_test(files, cut_at_every_byte);
     tcase_add_test(files, every_flipped_bit_is_told);
     tcase_add_test(files, mutated_bodies_are_survived);
