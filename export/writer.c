@@ -1,4 +1,5 @@
 /* See writer.h. */
+#define _GNU_SOURCE /* O_PATH */
 #include "export/writer.h"
 
 #include <errno.h>
@@ -42,11 +43,22 @@ int ms_writer_fd(ms_writer_t *writer, int fd) {
     return error;
 }
 
+int ms_open_aside(const char *path, int flags) {
+    int taken[3], count = 0, fd = 0; /* by descriptors that nothing can be written to */
+    for (int low = 0; low <= 2 && fd >= 0; low++)
+        if (fcntl(low, F_GETFD) < 0 && (fd = open("/", O_PATH | O_CLOEXEC)) >= 0) taken[count++] = fd;
+    if (fd >= 0) fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0666);
+    int error = errno;
+    while (count > 0) close(taken[--count]);
+    errno = error;
+    return fd;
+}
+
 int ms_writer_open(ms_writer_t *writer, const char *path) {
     /* The buffer first: a process out of memory must not truncate the file it cannot then write. */
     if (ms_writer_fd(writer, -1) != 0) return writer->error;
     do {
-        writer->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+        writer->fd = ms_open_aside(path, O_WRONLY | O_CREAT | O_TRUNC);
     } while (writer->fd < 0 && errno == EINTR);
     if (writer->fd < 0) return writer->error = errno;
     writer->owns_fd = true;

@@ -28,6 +28,10 @@ typedef struct ms_writer {
     void *context;
 } ms_writer_t;
 
+/* open(), close-on-exec, to a descriptor that is never 0, 1 or 2, not even for a moment: what a program writes to standard
+ * streams it has closed must not get into the file. Returns it, or -1 with errno. */
+int ms_open_aside(const char *path, int flags);
+
 /* Creates or truncates the file at `path` (mode 0666 & ~umask, close-on-exec). A directory is EISDIR and stays as it
  * is. Returns 0 or the errno value, which also sticks to the writer. */
 int ms_writer_open(ms_writer_t *writer, const char *path);

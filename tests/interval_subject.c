@@ -78,6 +78,30 @@ static int limited(rlim_t bytes) {
     return 0;
 }
 
+/* A program whose standard streams are closed and that writes to them all the same. */
+static _Atomic(int) closed_end;
+
+static void *write_to_closed(void *unused) {
+    while (!closed_end)
+        for (int fd = 0; fd <= 2; fd++)
+            if (write(fd, "stray", 5) == 5) closed_end = 2;
+    return unused;
+}
+
+static int closed(void) {
+    pthread_t thread;
+    for (int fd = 0; fd <= 2; fd++) close(fd);
+    pthread_create(&thread, NULL, write_to_closed, NULL);
+    for (int i = 0; i < 300 && closed_end == 0; i++) {
+        grow(i % 60);
+        pause_ms(5);
+    }
+    int end = closed_end;
+    if (end == 0) closed_end = 1;
+    pthread_join(thread, NULL);
+    return end;
+}
+
 /* ---- a busy hour: threads, tasks and deep stacks, all of them changing all the time */
 
 static uint64_t next_random(uint64_t *state) {
@@ -132,6 +156,7 @@ int main(int count, char **arguments) {
     if (strcmp(what, "forever") == 0) forever();
     if (strcmp(what, "child") == 0) return child(how);
     if (strcmp(what, "limited") == 0) return limited((rlim_t)atol(how));
+    if (strcmp(what, "closed") == 0) return closed();
     if (strcmp(what, "hour") == 0) return hour(*how ? atol(how) : 3600);
     return 2;
 }

@@ -214,6 +214,14 @@ class Interval(Case):
         self.assertEqual(status, 0)
         self.one_line(errors, "cannot write", "none.memscope")
 
+    def test_closed_standard_streams(self):
+        """What a program writes to streams it has closed never gets into the file."""
+        status, *_ = self.run_subject(["closed"], "mode:hybrid,output:closed.memscope,interval:10ms")
+        self.assertEqual(status, 0)
+        with open(self.path("closed.memscope"), "rb") as stream:
+            self.assertNotIn(b"stray", stream.read())
+        self.agrees(self.data("closed.memscope"), 2)
+
     def test_nowhere_to_write(self):
         for output, words in (("/dev/full", ("names no .memscope file",)), ("/proc/none/x.memscope", ("/proc/none",))):
             status, _, errors, _ = self.run_subject(["steps"], f"output:{output},interval:10ms")

@@ -107,7 +107,7 @@ static void choose_pattern(const char *directory) {
 /* A pipe nobody reads yet, or a slow one, must not hold us up: O_NONBLOCK, which files on disk ignore. */
 static int open_at(const char *path, int flags) {
     struct stat file;
-    log_.fd = ms_path_step_aside(open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0666));
+    log_.fd = ms_path_step_aside(ms_open_aside(path, O_WRONLY | O_NONBLOCK | flags));
     if (log_.fd < 0 || fstat(log_.fd, &file) != 0) return errno;
     log_.device = file.st_dev;
     log_.inode = file.st_ino;
@@ -130,7 +130,7 @@ static void close_file(void) {
 
 /* After the program closed our descriptor: the same file again. Whatever stands there now is the program's. */
 static int open_again(void) {
-    log_.fd = ms_path_step_aside(open(log_.real_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    log_.fd = ms_path_step_aside(ms_open_aside(log_.real_path, O_WRONLY | O_APPEND | O_NONBLOCK));
     if (log_.fd < 0) return errno;
     if (is_ours(log_.fd)) return 0;
     close(log_.fd);

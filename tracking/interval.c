@@ -85,13 +85,13 @@ static bool is_same_file(const struct stat *file) {
 static bool file_lock(int file) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(file, F_OFD_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES)) return false;
-    recorder.lock_fd = ms_path_step_aside(fcntl(file, F_DUPFD_CLOEXEC, 0));
+    recorder.lock_fd = ms_path_step_aside(fcntl(file, F_DUPFD_CLOEXEC, 3));
     return true;
 }
 
 static file_state_t file_take(void) {
     struct stat status;
-    int file = open(recorder.path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
+    int file = ms_open_aside(recorder.path, O_RDWR | O_CREAT | O_NONBLOCK);
     if (file < 0) return FILE_NONE;
     file_state_t state = FILE_LOST;
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -113,7 +113,7 @@ static file_state_t file_take(void) {
 /* The file, to append to; -1 with errno. Somebody else's changes end the records. */
 static int file_open(void) {
     struct stat status;
-    int file = open(recorder.path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int file = ms_open_aside(recorder.path, O_WRONLY | O_APPEND | O_NONBLOCK);
     if (file < 0) return -1;
     if (fstat(file, &status) == 0 && is_same_file(&status) && status.st_size == recorder.size) return file;
     close(file);
