@@ -41,7 +41,7 @@ int ms_je_import_gettimeofday(struct timeval *now, void *zone) {
 }
 
 /* jemalloc crashes when the first memory it asks for is not to be had, so alloc/backend_jemalloc.c has it there before jemalloc
- * starts, which is served from it and from nothing else. Written by the thread that starts it; nobody else calls it then. */
+ * starts, which is served from it while it lasts. Written by the thread that starts it; nobody else calls it then. */
 char *ms_je_reserve, *ms_je_reserve_end;
 
 #define ALIGNED_FROM ((uintptr_t)1 << 21) /* what is so large is wanted at a multiple of it */

@@ -35,12 +35,13 @@ static ms_thread_t folded = {.state = MS_THREAD_ENDED};
 
 /* MS_LOCK_THREADS */
 static uint64_t last_id;
-static _Atomic(uint32_t) tenants; /* MS_LOCK_THREADS or, of the stray arena, MS_LOCK_STRAY, as are the next two */
 static uint32_t ended_count;
 static ms_thread_t *oldest_ended, *newest_ended;
 static ms_arena_t *orphans;
 static _Atomic(uint32_t) warm_orphans; /* written under MS_LOCK_THREADS */
-static _Atomic(uint32_t) arena_count;
+
+/* MS_LOCK_THREADS, or MS_LOCK_STRAY while the stray arena is made: two threads may be here */
+static _Atomic(uint32_t) tenants, arena_count;
 static _Atomic(ms_arena_t *) all_arenas;
 
 static ms_arena_t stray; /* it is made when it is first needed: three pages */
