@@ -32,6 +32,12 @@ finish() {
     exit
 }
 
+# show_failed LOG: why, so that nobody needs the machine it failed on.
+show_failed() {
+    tail -n 60 "$1"
+    echo "FAILED: $1"
+}
+
 # count_tests BUILD: adds up what `make check` left: the checks of a Check program, `N passed, N failed` of a script
 # that counts, one for any other test.
 count_tests() {
@@ -46,12 +52,12 @@ count_tests() {
             SKIP:*) echo "skipped: ${log#"$1"/}: $(tail -n 2 "$log" | head -n 1)" ;;
             PASS:) passed=$((passed + 1)) ;;
             PASS:*) passed=$((passed + ${counts% *})) failed=$((failed + ${counts#* })) ;;
-            *:) failed=$((failed + 1)) && echo "FAILED: $log" ;;
+            *:) failed=$((failed + 1)) && show_failed "$log" ;;
             *)
                 passed=$((passed + ${counts% *}))
                 [ "${counts#* }" != 0 ] || counts="x 1"
                 failed=$((failed + ${counts#* }))
-                echo "FAILED: $log"
+                show_failed "$log"
                 ;;
         esac
     done < <(find "$1" -name '*.trs' -not -path '*/memscope-[0-9]*' | LC_ALL=C sort)

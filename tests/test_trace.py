@@ -87,9 +87,10 @@ class Trace(cli_support.Case):
         self.assertEqual(done.returncode, status, done.stderr)
         return done
 
-    def logged(self, conf, *arguments, name="log"):
+    def logged(self, conf, *arguments, name="log", env=None):
         """(tables of the log, its events, the snapshot at exit, stderr)"""
-        done = self.subject(f"trace:on,output:{name},formats:json,{conf}", *arguments)
+        conf = f"trace:on,output:{name},formats:json,{conf}"
+        done = self.subject(conf, *arguments, env={**os.environ, **(env or {}), "MEMSCOPE_CONF": conf})
         with open(self.path(name + ".json"), encoding="utf-8") as stream:
             data = json.load(stream)
         tables, events = read(self.path(name + ".bin"))
@@ -201,6 +202,13 @@ class Trace(cli_support.Case):
         """The first write never returns: every thread allocates on, and the process ends."""
         self.assertIn(b"dropped", self.full("log.bin", "stuck", env={"LD_PRELOAD": STUCK_DISK}))
         self.assertEqual(os.path.getsize(self.path("log.bin")), 0)
+
+    def test_slow_disk(self):
+        """Every write takes seconds: the process ends later, and every event is in the file."""
+        _, events, data, stderr = self.logged("buffer_size:16M", "mix", "300",
+                                              env={"LD_PRELOAD": STUCK_DISK, "SLOW_DISK": "2500"})
+        self.assertEqual(stderr, b"")
+        self.compare(events, data)
 
     def test_fifo_without_reader(self):
         os.mkfifo(self.path("fifo"))

@@ -98,6 +98,17 @@ static void forked(void) {
     while (wait(NULL) > 0) continue;
 }
 
+/* Until all that was logged is in the file: nobody can close it in the middle of a write unseen. */
+static void wait_for_quiet(const char *log) {
+    struct stat file;
+    off_t size = -1;
+    for (int looks = 0; looks < 5; looks++) {
+        if (stat(log, &file) != 0 || file.st_size == 0 || file.st_size != size) looks = 0;
+        size = file.st_size;
+        usleep(100000);
+    }
+}
+
 /* A daemon leaves its directory, closes what it does not know and opens files of its own, which must stay its own. */
 static int daemon_like(void) {
     struct stat file;
@@ -106,7 +117,7 @@ static int daemon_like(void) {
     if (mkdir("elsewhere", 0777) != 0 || chdir("elsewhere") != 0) return 1;
     for (int round = 0; round < 3; round++) {
         int last = -1;
-        usleep(200000); /* the log has begun and waits: nobody can close it in the middle of a write unseen */
+        wait_for_quiet("../log.bin");
         for (int fd = 3; fd < 1000; fd++) close(fd);
         for (int i = 0; last < 400; i++) {
             snprintf(name, sizeof name, "own%d", i);

@@ -26,10 +26,11 @@
 #define LOOK_NS 100000000u             /* between two looks at rings that nobody says are filling */
 #define RETRY_NS 10000000u             /* before a pipe is tried again */
 #define RETRY_ERROR_NS 250000000u      /* before a full disk is */
-#define PATIENCE_NS 1000000000u
-#define NEW_SITES 64u           /* defined by one record */
-#define SITES (2u * (1u << 20)) /* ids of stacks and of variables */
-#define TASKS (1u << 20)        /* slots of the task table */
+#define REFUSALS_MOST 100u             /* RETRY_NS apart, when it is to end: a pipe nobody reads, a full disk */
+#define PATIENCE_NS 5000000000u        /* at the end, for a disk that does not answer */
+#define NEW_SITES 64u                  /* defined by one record */
+#define SITES (2u * (1u << 20))        /* ids of stacks and of variables */
+#define TASKS (1u << 20)               /* slots of the task table */
 #define MODULES 4096u
 
 /* What the file defines so far, and room to work in. Mapped by the first start; purged by the others. */
@@ -53,14 +54,14 @@ static struct {
 
     /* the worker's while it runs */
     memory_t *memory;
-    int fd; /* -1: not open yet */
+    int fd;       /* -1: not open yet */
     dev_t device; /* what it was opened on: programs close descriptors they do not know, and open others there */
     ino_t inode;
     char path[MS_PATH_ROOM + 16], real_path[MS_PATH_ROOM]; /* as it was made; wherever the program goes */
-    int error; /* errno of the last try, 0: all is well */
+    int error;                                             /* errno of the last try, 0: all is well */
     bool complained, ended;
-    uint32_t in_vain; /* tries since the program ended without getting on */
-    ms_writer_t rows; /* into `out` */
+    uint32_t refusals; /* since it was told to end, in a row */
+    ms_writer_t rows;  /* into `out` */
     unsigned char *out;
     size_t out_room, out_used, out_sent;
     uint64_t out_events; /* in `out` */
@@ -193,7 +194,7 @@ static bool send(void) {
         }
         log_.out_sent += (size_t)n;
         atomic_fetch_add(&worker.progress, 1);
-        log_.in_vain = 0;
+        log_.refusals = 0;
     }
     log_.error = 0;
     log_.out_used = log_.out_sent = 0;
@@ -500,7 +501,7 @@ static bool turn(void) {
     if (!send()) {
         ms_worker_pause(&worker, log_.error == EAGAIN || log_.error == ENXIO ? RETRY_NS : RETRY_ERROR_NS);
         if (stopping) usleep(RETRY_NS / 1000); /* no pause once it is to stop */
-        if (atomic_load(&worker.alone) && ++log_.in_vain > PATIENCE_NS / RETRY_NS) return false;
+        if (stopping && ++log_.refusals > REFUSALS_MOST) return false;
         return !atomic_load(&log_.abandon);
     }
     if (log_.ended) return false;
@@ -528,7 +529,8 @@ static void finish(void) {
     close_file();
 }
 
-/* Once the program's threads have ended, what is left is done when libc has called exit(): that frees and allocates too. */
+/* Once the program's threads have ended, what is left is done when libc has called exit(): that frees and allocates
+ * too. */
 static void work(ms_worker_t *self) {
     while (!atomic_load(&self->alone))
         if (!turn()) break;
@@ -554,7 +556,7 @@ static void reset_session(void) {
     log_.out_events = log_.records = log_.count = 0;
     log_.module_count = log_.new_site_count = 0;
     log_.error = 0;
-    log_.in_vain = 0;
+    log_.refusals = 0;
     log_.complained = log_.ended = false;
     log_.path[0] = '\0';
     log_.start_ns = ms_process_elapsed_ns();
