@@ -3,28 +3,35 @@
 static ms_cell_t spill;
 static _Atomic(uint64_t) dropped;
 
-uint64_t ms_cells_dropped(void) { return atomic_load_explicit(&dropped, memory_order_relaxed); }
+uint64_t ms_cells_dropped(void) {
+    return atomic_load_explicit(&dropped, memory_order_relaxed);
+}
 
 static ms_cell_t *drop(void) {
     atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
     return &spill;
 }
 
+/* The releases pair with the acquires of ms_cell_find(). */
 ms_cell_t *ms_cell_make(ms_cells_t *cells, uint32_t id) {
     if (id >= MS_CELL_LIMIT) return drop();
-    _Atomic(ms_cell_directory_t *) *root = &cells->root[id >> (MS_CELL_DIRECTORY_SHIFT + MS_CELL_CHUNK_SHIFT)];
+    _Atomic(ms_cell_directory_t *) *root = &cells->root[id >> MS_CELL_DIRECTORY_SHIFT];
     ms_cell_directory_t *directory = atomic_load_explicit(root, memory_order_relaxed);
     if (!directory) {
-        directory = ms_os_map_metadata(sizeof *directory);
-        if (!directory) return drop();
-        atomic_store_explicit(root, directory, memory_order_release); /* pairs with ms_cell_find() */
+        if (!(directory = ms_os_map_metadata(sizeof *directory))) return drop();
+        atomic_store_explicit(root, directory, memory_order_release);
     }
-    _Atomic(ms_cell_t *) *slot = &directory->chunk[id >> MS_CELL_CHUNK_SHIFT & ((1u << MS_CELL_DIRECTORY_SHIFT) - 1)];
-    ms_cell_t *chunk = atomic_load_explicit(slot, memory_order_relaxed);
+    _Atomic(ms_cell_chunks_t *) *outer = &directory->chunks[ms_cell_outer(id)];
+    ms_cell_chunks_t *chunks = atomic_load_explicit(outer, memory_order_relaxed);
+    if (!chunks) {
+        if (!(chunks = ms_os_map_metadata(sizeof *chunks))) return drop();
+        atomic_store_explicit(outer, chunks, memory_order_release);
+    }
+    _Atomic(ms_cell_t *) *inner = &chunks->chunk[ms_cell_inner(id)];
+    ms_cell_t *chunk = atomic_load_explicit(inner, memory_order_relaxed);
     if (!chunk) {
-        chunk = ms_os_map_metadata(MS_CELL_CHUNK * sizeof *chunk);
-        if (!chunk) return drop();
-        atomic_store_explicit(slot, chunk, memory_order_release); /* pairs with ms_cell_find() */
+        if (!(chunk = ms_os_map_metadata(MS_CELL_CHUNK * sizeof *chunk))) return drop();
+        atomic_store_explicit(inner, chunk, memory_order_release);
     }
     return &chunk[id & (MS_CELL_CHUNK - 1)];
 }

@@ -34,14 +34,21 @@ typedef struct ms_cell {
 } ms_cell_t;
 _Static_assert(sizeof(ms_cell_t) == 64, "a cell is a cache line");
 
-#define MS_CELL_CHUNK_SHIFT 6 /* 64 cells, a page */
+/* Three levels; together, and a chunk, 1.9 KiB for a thread that uses one id. */
+#define MS_CELL_CHUNK_SHIFT 4 /* 16 cells, 1 KiB */
 #define MS_CELL_CHUNK (1u << MS_CELL_CHUNK_SHIFT)
-#define MS_CELL_DIRECTORY_SHIFT 9 /* chunks under one directory page */
-#define MS_CELL_ROOT 64           /* directories: ids up to 64 * 512 * 64 = 2,097,152 */
-#define MS_CELL_LIMIT (MS_CELL_ROOT << (MS_CELL_DIRECTORY_SHIFT + MS_CELL_CHUNK_SHIFT))
+#define MS_CELL_INNER_SHIFT 6 /* chunks under one pointer of a directory */
+#define MS_CELL_OUTER_SHIFT 5 /* such pointers in a directory */
+#define MS_CELL_ROOT 64       /* directories: ids up to 64 * 32 * 64 * 16 = 2,097,152 */
+#define MS_CELL_DIRECTORY_SHIFT (MS_CELL_OUTER_SHIFT + MS_CELL_INNER_SHIFT + MS_CELL_CHUNK_SHIFT)
+#define MS_CELL_LIMIT (MS_CELL_ROOT << MS_CELL_DIRECTORY_SHIFT)
+
+typedef struct ms_cell_chunks {
+    _Atomic(ms_cell_t *) chunk[1u << MS_CELL_INNER_SHIFT];
+} ms_cell_chunks_t;
 
 typedef struct ms_cell_directory {
-    _Atomic(ms_cell_t *) chunk[1u << MS_CELL_DIRECTORY_SHIFT];
+    _Atomic(ms_cell_chunks_t *) chunks[1u << MS_CELL_OUTER_SHIFT];
 } ms_cell_directory_t;
 
 typedef struct ms_cells {
@@ -58,14 +65,22 @@ static inline uint64_t ms_read(const uint64_t *counter) { return __atomic_load_n
  * may be in the later of the two only. */
 static inline uint64_t ms_freed_of(uint64_t allocated, uint64_t freed) { return freed < allocated ? freed : allocated; }
 
+static inline uint32_t ms_cell_outer(uint32_t id) {
+    return id >> (MS_CELL_INNER_SHIFT + MS_CELL_CHUNK_SHIFT) & ((1u << MS_CELL_OUTER_SHIFT) - 1);
+}
+static inline uint32_t ms_cell_inner(uint32_t id) {
+    return id >> MS_CELL_CHUNK_SHIFT & ((1u << MS_CELL_INNER_SHIFT) - 1);
+}
+
 /* The cell of `id`, or NULL if it was never written. Any thread. */
 static inline ms_cell_t *ms_cell_find(const ms_cells_t *cells, uint32_t id) {
     if (id >= MS_CELL_LIMIT) return NULL;
-    ms_cell_directory_t *directory = atomic_load_explicit(
-        &cells->root[id >> (MS_CELL_DIRECTORY_SHIFT + MS_CELL_CHUNK_SHIFT)], memory_order_acquire);
+    ms_cell_directory_t *directory =
+        atomic_load_explicit(&cells->root[id >> MS_CELL_DIRECTORY_SHIFT], memory_order_acquire);
     if (!directory) return NULL;
-    ms_cell_t *chunk = atomic_load_explicit(
-        &directory->chunk[id >> MS_CELL_CHUNK_SHIFT & ((1u << MS_CELL_DIRECTORY_SHIFT) - 1)], memory_order_acquire);
+    ms_cell_chunks_t *chunks = atomic_load_explicit(&directory->chunks[ms_cell_outer(id)], memory_order_acquire);
+    if (!chunks) return NULL;
+    ms_cell_t *chunk = atomic_load_explicit(&chunks->chunk[ms_cell_inner(id)], memory_order_acquire);
     return chunk ? &chunk[id & (MS_CELL_CHUNK - 1)] : NULL;
 }
 
