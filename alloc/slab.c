@@ -19,9 +19,21 @@ typedef struct dirty_list {
     ms_slab_t *newest, *oldest;
 } dirty_list_t;
 
+/* Memory of neighbouring groups, as the backing gave it. The more there is, the more is asked for at once: each request
+ * costs the kernel's lock on the address space, which other threads' page faults wait for. */
+#define SPAN_GROUPS_MOST 4u
+
+typedef struct ms_span {
+    char *start;
+    const ms_backend_t *backend;
+    uint32_t groups, unused;         /* count; bit per place where no group is */
+    struct ms_span *next, *previous; /* spans with unused places; next of those without memory */
+} ms_span_t;
+
 static struct {
     ms_group_t *with_room[2]; /* groups with free slabs, by kind */
-    ms_group_t *descriptors;  /* descriptors whose memory went back to the backing, for reuse */
+    ms_group_t *descriptors;  /* descriptors without memory, for reuse */
+    ms_span_t *roomy_spans, *empty_spans; /* with unused places; without memory, for reuse */
     uint32_t free_slabs[2];
     dirty_list_t dirty[2];    /* free slabs with pages, linked next = older */
 } pool; /* MS_LOCK_SLABS */
@@ -87,18 +99,66 @@ static void descriptor_free(ms_group_t *group) {
     pool.descriptors = group;
 }
 
+static void span_push(ms_span_t *span) {
+    span->previous = NULL;
+    span->next = pool.roomy_spans;
+    if (span->next) span->next->previous = span;
+    pool.roomy_spans = span;
+}
+
+static void span_remove(ms_span_t *span) {
+    if (span->next) span->next->previous = span->previous;
+    *(span->previous ? &span->previous->next : &pool.roomy_spans) = span->next;
+}
+
+static bool span_fill(ms_span_t *span, uint32_t groups) {
+    span->backend = ms_backend_current();
+    span->start = ms_backend_allocate(span->backend, groups * MS_GROUP_BYTES, MS_GROUP_BYTES);
+    span->groups = groups;
+    span->unused = (1u << groups) - 1;
+    return span->start != NULL;
+}
+
+static ms_span_t *span_new(void) {
+    ms_span_t *span = pool.empty_spans;
+    if (!span && !(span = ms_os_map_metadata(sizeof *span))) return NULL;
+    pool.empty_spans = span->next;
+    uint64_t groups = ms_limit_is_none() ? ms_slab_mapped_bytes() / MS_GROUP_BYTES / 2 : 1;
+    if (span_fill(span, groups < 1 ? 1 : groups > SPAN_GROUPS_MOST ? SPAN_GROUPS_MOST : (uint32_t)groups) ||
+        span_fill(span, 1)) {
+        span_push(span);
+        return span;
+    }
+    span->next = pool.empty_spans;
+    pool.empty_spans = span;
+    return NULL;
+}
+
+/* `place`: the bit of a group that is there no more, or 0. */
+static void span_give_back(ms_span_t *span, uint32_t place) {
+    if (!span->unused) span_push(span);
+    span->unused |= place;
+    if (span->unused != (1u << span->groups) - 1) return;
+    span_remove(span);
+    ms_backend_release(span->backend, span->start, span->groups * MS_GROUP_BYTES, MS_GROUP_BYTES);
+    span->next = pool.empty_spans;
+    pool.empty_spans = span;
+}
+
 /* A new group with all its slabs free. */
 static ms_group_t *group_new(uint32_t slab_shift) {
+    ms_span_t *span = pool.roomy_spans;
+    if (!span && !(span = span_new())) return NULL;
     ms_group_t *group = descriptor_new();
-    if (!group) return NULL;
-    const ms_backend_t *backend = ms_backend_current();
-    char *start = ms_backend_allocate(backend, MS_GROUP_BYTES, MS_GROUP_BYTES);
-    if (!start || !map_group(start, group)) {
-        if (start) ms_backend_release(backend, start, MS_GROUP_BYTES, MS_GROUP_BYTES);
-        descriptor_free(group);
+    char *start = span->start + (size_t)__builtin_ctz(span->unused) * MS_GROUP_BYTES;
+    if (!group || !map_group(start, group)) {
+        if (group) descriptor_free(group);
+        span_give_back(span, 0);
         return NULL;
     }
-    group->backend = backend;
+    span->unused &= span->unused - 1;
+    if (!span->unused) span_remove(span);
+    group->span = span;
     group->slab_shift = slab_shift;
     group->start = start;
     uint32_t count = slabs_per_group(slab_shift);
@@ -143,13 +203,18 @@ static bool group_is_free(const ms_group_t *group) {
 
 static void group_release(ms_group_t *group) {
     uint32_t count = slabs_per_group(group->slab_shift), kind = kind_of(group->slab_shift);
-    for (uint32_t i = 0; i < count; i++)
-        if (group->slabs[i].dirty) dirty_remove(&group->slabs[i], kind);
+    bool dirty = false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!group->slabs[i].dirty) continue;
+        dirty_remove(&group->slabs[i], kind);
+        dirty = true;
+    }
+    if (dirty && group->span->groups > 1) ms_os_purge(group->start, MS_GROUP_BYTES);
     room_remove(group);
     pool.free_slabs[kind] -= count;
     map_group(group->start, NULL);
     atomic_fetch_sub_explicit(&mapped_bytes, MS_GROUP_BYTES, memory_order_relaxed);
-    ms_backend_release(group->backend, group->start, MS_GROUP_BYTES, MS_GROUP_BYTES);
+    span_give_back(group->span, 1u << ((size_t)(group->start - group->span->start) / MS_GROUP_BYTES));
     descriptor_free(group);
 }
 

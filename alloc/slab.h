@@ -50,7 +50,7 @@ typedef struct ms_slab {
 
 typedef struct ms_group {
     char *start;
-    const ms_backend_t *backend;
+    struct ms_span *span; /* it lies in */
     uint32_t slab_shift;
     uint32_t free_mask;             /* bit per free slab */
     uint64_t taken_ns;              /* latest of its slabs' */

@@ -311,6 +311,33 @@ START_TEST(trim_gives_small_blocks_back) {
 }
 END_TEST
 
+/* So does their address space, as far as nothing lives there; round 0: one block in 3 MiB stays until it is over. */
+START_TEST(trim_gives_address_space_back) {
+    size_t before = support_data(), resident = support_rss();
+    for (int round = 0; round < 2; round++) {
+        allocate_chain((void *)500000);
+        ck_assert_uint_gt(support_data(), before + 80 * MIB);
+        void **kept = NULL;
+        for (size_t i = 0; chain; i++) {
+            void **block = chain;
+            chain = *block;
+            if (round == 0 && i % 15000 == 7000) {
+                *block = kept;
+                kept = block;
+            } else {
+                free(block);
+            }
+        }
+        malloc_trim(0);
+        ck_assert_uint_lt(support_rss(), resident + 24 * MIB);
+        chain = kept;
+        free_chain();
+        malloc_trim(0);
+        ck_assert_uint_lt(support_data(), before + 24 * MIB);
+    }
+}
+END_TEST
+
 /* Medium and large blocks go back as well, without being asked from some size on. */
 START_TEST(trim_gives_large_blocks_back) {
     static const size_t large[] = {20000, 50000, 300000, 900000, 5000000};
@@ -640,7 +667,7 @@ static Suite *suite(void) {
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,
-                            trim_gives_small_blocks_back,
+                            trim_gives_small_blocks_back, trim_gives_address_space_back,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
                             kept_large_blocks_go_back,
