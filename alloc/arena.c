@@ -125,9 +125,47 @@ static void slab_unlist(ms_arena_t *arena, ms_slab_t *slab) {
 
 static bool slab_is_empty(const ms_slab_t *slab) { return slab->free_blocks == slab->carved; }
 
+/* A thread that lets go of slabs and takes others does so without a lock, and in memory that is in its core's caches. What it
+ * had no use for in a second goes to the pool. */
+#define SPARES 4u
+#define SPARES_BIG 1u
+#define SPARE_TEND_NS 1000000000u
+static bool is_big(uint32_t class) { return ms_class_slab_shift(class) == MS_BIG_SLAB_SHIFT; }
+
 static void slab_leave(ms_arena_t *arena, ms_slab_t *slab) {
+    bool big = is_big(slab->class);
     arena->slab_count--;
-    ms_slab_release(slab);
+    if (arena->spare_count[big] == (big ? SPARES_BIG : SPARES)) {
+        ms_slab_release(slab, arena);
+        return;
+    }
+    ms_slab_make_spare(slab);
+    slab->next = arena->spare[big];
+    arena->spare[big] = slab;
+    arena->spare_count[big]++;
+}
+
+static ms_slab_t *spare_pop(ms_arena_t *arena, bool big) {
+    ms_slab_t *slab = arena->spare[big];
+    if (!slab) return NULL;
+    arena->spare[big] = slab->next;
+    if (--arena->spare_count[big] < arena->spare_least[big]) arena->spare_least[big] = arena->spare_count[big];
+    return slab;
+}
+
+static void spare_release(ms_arena_t *arena, bool big, uint32_t count) {
+    while (count--) ms_slab_release(spare_pop(arena, big), arena);
+    arena->spare_least[big] = arena->spare_count[big];
+}
+
+void ms_arena_flush_spare(ms_arena_t *arena) {
+    for (int big = 0; big < 2; big++) spare_release(arena, big, arena->spare_count[big]);
+}
+
+static void spare_tend(ms_arena_t *arena, uint64_t now_ns) {
+    if (now_ns - arena->spare_tended_ns < SPARE_TEND_NS) return;
+    arena->spare_tended_ns = now_ns;
+    for (int big = 0; big < 2; big++) spare_release(arena, big, arena->spare_least[big]);
 }
 
 static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
@@ -348,6 +386,24 @@ static ms_slab_t *slab_within_limit(ms_arena_t *arena, uint32_t class) {
     return slab;
 }
 
+static ms_slab_t *slab_of_own(ms_arena_t *arena, uint32_t class) {
+    ms_slab_t *slab = spare_pop(arena, is_big(class));
+    if (!slab) return ms_slab_acquire_own(arena, class);
+    ms_slab_take_spare(slab, arena, class);
+    return slab;
+}
+
+/* Its own memory first, be it that other classes do without it; what another thread left, and new memory after that. */
+static ms_slab_t *slab_for(ms_arena_t *arena, uint32_t class) {
+    ms_slab_t *slab = slab_of_own(arena, class);
+    if (slab) return slab;
+    scavenge(arena, class);
+    slab = slab_of_own(arena, class);
+    if (slab) return slab;
+    backend_ensure();
+    return slab_within_limit(arena, class);
+}
+
 /* Fills the empty list of a class; false with errno ENOMEM. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
@@ -357,9 +413,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
     }
     ms_slab_t *slab = arena->slabs[class];
     if (!slab) {
-        if (!ms_slab_is_at_hand(class)) scavenge(arena, class);
-        backend_ensure();
-        slab = slab_within_limit(arena, class);
+        slab = slab_for(arena, class);
         if (!slab) return false;
         slab_narrow(arena, slab);
         arena->slab_count++;
@@ -455,6 +509,7 @@ void ms_arena_flush_all(ms_arena_t *arena) {
             if (slab_is_empty(slab)) slab_give_up(arena, slab);
         }
     }
+    ms_arena_flush_spare(arena);
 }
 
 /* Blocks for another arena are gathered and sent together: one atomic operation, on a cache line that is not ours, for up
@@ -594,6 +649,7 @@ static __attribute__((noinline)) void look_at_clocks(ms_arena_t *arena) {
     ms_arena_dress(arena);
     uint64_t now = ms_os_monotonic_ns();
     ms_large_tend(&arena->kept, now);
+    spare_tend(arena, now);
     decay(now);
 }
 
@@ -845,7 +901,7 @@ static void *allocate(request_t *request) {
     return payload;
 }
 
-MS_COLD void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+__attribute__((noinline)) void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     request_t request = {.size = size, .alignment = 16, .origin = origin, .from = MS_CALLER(from)};
     return allocate(&request);
 }

@@ -78,6 +78,9 @@ typedef struct ms_arena {
     int64_t cut[MS_SMALL_CLASSES];          /* blocks of the arena's slabs that are not in the slabs */
     uint8_t narrowed[MS_SMALL_CLASSES];     /* how often a slab of the class was, see slab_narrow() */
     uint32_t slab_count;                    /* slabs owned */
+    uint32_t spare_count[2], spare_least[2]; /* spare slabs, and the fewest since they were tended; [1]: big ones */
+    ms_slab_t *spare[2];                    /* linked by next */
+    uint64_t spare_tended_ns;
 
     /* slow paths: counting. allocated bytes = allocated_bytes + countdown_set - countdown */
     uint64_t allocated_bytes;               /* by the thread now running the arena */
@@ -453,6 +456,7 @@ size_t ms_arena_drain(ms_arena_t *arena);
 size_t ms_arena_listed_bytes(const ms_arena_t *arena);
 /* Every free block back to its slab, every empty slab to the pool, large blocks to their cache. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
 void ms_arena_flush_all(ms_arena_t *arena);
+void ms_arena_flush_spare(ms_arena_t *arena); /* its spare slabs go to the pool */
 
 /* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
 typedef struct ms_extension {

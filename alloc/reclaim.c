@@ -77,7 +77,7 @@ static void let_go(ms_arena_t *owner, ms_slab_t *slab) {
         slab->home = 0;
         atomic_fetch_add_explicit(&owner->reclaimed_slabs, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&owner->reclaimed_cut[slab->class], slab->capacity, memory_order_relaxed);
-        ms_slab_release(slab);
+        ms_slab_release(slab, owner);
     }
 }
 

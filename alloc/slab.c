@@ -218,18 +218,33 @@ static void group_release(ms_group_t *group) {
     descriptor_free(group);
 }
 
-static ms_slab_t *take_free_slab(uint32_t slab_shift) {
-    uint32_t kind = kind_of(slab_shift);
-    ms_slab_t *slab = pool.dirty[kind].newest;
-    ms_group_t *group = slab ? ms_group_of(slab->start) : pool.with_room[kind];
-    if (!group && !(group = group_new(slab_shift))) return NULL;
-    if (slab)
-        dirty_remove(slab, kind);
-    else
-        slab = &group->slabs[__builtin_ctz(group->free_mask)];
+static void take(ms_slab_t *slab, uint32_t kind) {
+    ms_group_t *group = ms_group_of(slab->start);
+    if (slab->dirty) dirty_remove(slab, kind);
     group->free_mask &= ~(1u << (slab - group->slabs));
     if (!group->free_mask) room_remove(group);
     pool.free_slabs[kind]--;
+}
+
+static ms_slab_t *take_free_slab(uint32_t slab_shift) {
+    uint32_t kind = kind_of(slab_shift);
+    ms_slab_t *slab = pool.dirty[kind].newest;
+    if (!slab) {
+        ms_group_t *group = pool.with_room[kind];
+        if (!group && !(group = group_new(slab_shift))) return NULL;
+        slab = &group->slabs[__builtin_ctz(group->free_mask)];
+    }
+    take(slab, kind);
+    return slab;
+}
+
+#define LOOKS_FOR_OWN 16
+
+static ms_slab_t *take_own_slab(uint32_t class, const ms_arena_t *arena) {
+    uint32_t kind = kind_of(ms_class_slab_shift(class));
+    ms_slab_t *slab = pool.dirty[kind].newest;
+    for (int looks = 1; slab && slab->last_arena != arena; looks++) slab = looks < LOOKS_FOR_OWN ? slab->next : NULL;
+    if (slab) take(slab, kind);
     return slab;
 }
 
@@ -256,27 +271,47 @@ void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns) {
     ms_unlock(MS_LOCK_SLABS);
 }
 
-ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
-    uint32_t slab_shift = ms_class_slab_shift(class);
-    uint64_t before = ms_slab_mapped_bytes();
+/* For a class of an arena. Walkers may read the slab meanwhile (ms_walk_view()). */
+static void dress(ms_slab_t *slab, ms_group_t *group, ms_arena_t *arena, uint32_t class) {
+    uint32_t index = (uint32_t)(slab - group->slabs);
+    size_t colour = colour_of(index, class);
+    atomic_store_explicit(&slab->dressings, slab->dressings + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* odd is seen before any change */
+    slab->class = (uint16_t)class;
+    slab->start = memory_of(group, index) + colour;
+    slab->capacity = (uint32_t)((((size_t)1 << group->slab_shift) - colour) / ms_class_stride(class));
+    slab->carved = slab->free_blocks = 0;
+    memset(slab->free, 0, sizeof slab->free);
+    slab->listed = false;
+    atomic_store_explicit(&slab->arena, arena, memory_order_relaxed);
+    atomic_store_explicit(&slab->dressings, slab->dressings + 1, memory_order_release);
+}
+
+static ms_slab_t *take_and_dress(ms_arena_t *arena, uint32_t class, bool own) {
     ms_lock(MS_LOCK_SLABS);
-    ms_slab_t *slab = take_free_slab(slab_shift);
+    ms_slab_t *slab = own ? take_own_slab(class, arena) : take_free_slab(ms_class_slab_shift(class));
     if (slab) {
         ms_group_t *group = ms_group_of(slab->start);
-        uint32_t index = (uint32_t)(slab - group->slabs);
         if (!ms_limit_is_none()) slab->taken_ns = group->taken_ns = ms_os_monotonic_ns();
-        slab->class = (uint16_t)class;
-        size_t colour = colour_of(index, class);
-        slab->start = memory_of(group, index) + colour;
-        slab->capacity = (uint32_t)((((size_t)1 << slab_shift) - colour) / ms_class_stride(class));
-        slab->carved = slab->free_blocks = 0;
-        memset(slab->free, 0, sizeof slab->free);
-        slab->listed = false;
-        atomic_store_explicit(&slab->arena, arena, memory_order_release); /* pairs with walkers: fields above are set */
+        dress(slab, group, arena, class);
     }
     ms_unlock(MS_LOCK_SLABS);
+    return slab;
+}
+
+ms_slab_t *ms_slab_acquire_own(ms_arena_t *arena, uint32_t class) { return take_and_dress(arena, class, true); }
+
+ms_slab_t *ms_slab_acquire(ms_arena_t *arena, uint32_t class) {
+    uint64_t before = ms_slab_mapped_bytes();
+    ms_slab_t *slab = take_and_dress(arena, class, false);
     if (ms_slab_mapped_bytes() > before) ms_large_shed(MS_GROUP_BYTES);
     return slab;
+}
+
+void ms_slab_make_spare(ms_slab_t *slab) { atomic_store_explicit(&slab->arena, NULL, memory_order_relaxed); }
+
+void ms_slab_take_spare(ms_slab_t *slab, ms_arena_t *arena, uint32_t class) {
+    dress(slab, ms_group_of(slab->start), arena, class);
 }
 
 bool ms_slab_narrow(ms_slab_t *slab, size_t bytes) {
@@ -288,10 +323,11 @@ bool ms_slab_narrow(ms_slab_t *slab, size_t bytes) {
     return true;
 }
 
-void ms_slab_release(ms_slab_t *slab) {
+void ms_slab_release(ms_slab_t *slab, const ms_arena_t *arena) {
     ms_lock(MS_LOCK_SLABS);
     ms_group_t *group = ms_group_of(slab->start);
     uint32_t kind = kind_of(group->slab_shift);
+    slab->last_arena = arena;
     atomic_store_explicit(&slab->arena, NULL, memory_order_relaxed);
     dirty_push(slab, kind);
     if (!group->free_mask) room_push(group);

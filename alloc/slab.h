@@ -42,7 +42,9 @@ typedef struct ms_slab {
     uintptr_t touched_end; /* blocks were cut up to here since it was mapped or purged */
     uint64_t freed_ns;     /* when it became free, monotonic */
     uint64_t taken_ns;     /* when it was acquired, if there may be a limit (alloc/limit.h); 0: all of it was touched since */
-    _Atomic(struct ms_arena *) arena; /* NULL: free */
+    _Atomic(struct ms_arena *) arena;  /* NULL: free or spare */
+    const struct ms_arena *last_arena; /* free: whose it was; only compared */
+    _Atomic(uint32_t) dressings;       /* odd while start, class and capacity change */
     struct ms_slab *next, *previous;  /* in the heap of the class's slabs with room; free and dirty: the pool's list */
     struct ms_slab *child;            /* in the heap */
     uint64_t free[MS_SLAB_BLOCKS_MAX / 64]; /* bit per block, in order of addresses; their headers say so too */
@@ -66,13 +68,18 @@ extern ms_header_t ms_list_end_header[2];
 
 /* An empty slab for `class`, now owned by `arena`; NULL with errno ENOMEM. */
 ms_slab_t *ms_slab_acquire(struct ms_arena *arena, uint32_t class);
-/* Whether that takes no memory from the system: there is a free slab whose pages are still there. */
+/* The same, but only one that was the arena's before, among those freed last: NULL if there is none. */
+ms_slab_t *ms_slab_acquire_own(struct ms_arena *arena, uint32_t class);
+/* Whether ms_slab_acquire() takes no memory from the system: there is a free slab whose pages are still there. */
 bool ms_slab_is_at_hand(uint32_t class);
+/* A slab with no block in use is spare: neither in use nor in the pool, its arena keeps it for any class. No lock. */
+void ms_slab_make_spare(ms_slab_t *slab);
+void ms_slab_take_spare(ms_slab_t *slab, struct ms_arena *arena, uint32_t class);
 void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns); /* of slabs in use */
 /* The pages of an empty slab behind its first `bytes` go back to the system; false: there were none. Its owner. */
 bool ms_slab_narrow(ms_slab_t *slab, size_t bytes);
-/* No block of the slab is in use any more. */
-void ms_slab_release(ms_slab_t *slab);
+/* No block of the arena's slab is in use any more, or it was spare. */
+void ms_slab_release(ms_slab_t *slab, const struct ms_arena *arena);
 
 /* Gives all free slabs' memory back. */
 void ms_slab_trim(void);

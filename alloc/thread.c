@@ -102,6 +102,7 @@ static void leave_warm_or_flush(ms_arena_t *arena) {
         return;
     }
     ms_large_unkeep(&arena->kept);
+    ms_arena_flush_spare(arena);
     arena->warm_since_ns = ms_os_monotonic_ns();
     atomic_store_explicit(&warm_orphans, warm + 1, memory_order_relaxed);
 }

@@ -338,6 +338,38 @@ START_TEST(trim_gives_address_space_back) {
 }
 END_TEST
 
+/* Slabs change from class to class in their threads while all blocks are walked. */
+static atomic_bool walked_enough;
+static void *change_classes(void *seed) {
+    uint32_t state = (uint32_t)(uintptr_t)seed;
+    void *blocks[400];
+    while (!atomic_load(&walked_enough)) {
+        state = state * 1664525 + 1013904223;
+        size_t size = 8 + (state >> 16) % 1000, count = 25 << (state >> 8) % 5;
+        for (size_t i = 0; i < count; i++) blocks[i] = memset(malloc(size), 3, size);
+        for (size_t i = 0; i < count; i++) free(blocks[i]);
+    }
+    return NULL;
+}
+
+START_TEST(slabs_change_while_they_are_walked) {
+    pthread_t threads[3];
+    void *kept[100];
+    for (size_t i = 0; i < 100; i++) kept[i] = malloc(10 * i + 1);
+    for (size_t i = 0; i < 3; i++) threads[i] = start(change_classes, (void *)(i + 1));
+    for (int walks = 0; walks < 100; walks++) {
+        memscope_leaks_t leaks;
+        ck_assert_int_eq(memscope_leaks(&leaks), 0);
+        uint64_t found = leaks.reachable.blocks + leaks.possible.blocks;
+        ck_assert_uint_ge(found, 100);
+        ck_assert_uint_le(found + leaks.definite.blocks + leaks.indirect.blocks, 20000); /* threads go on while it looks */
+    }
+    atomic_store(&walked_enough, true);
+    for (size_t i = 0; i < 3; i++) join(threads[i]);
+    for (size_t i = 0; i < 100; i++) free(kept[i]);
+}
+END_TEST
+
 /* Medium and large blocks go back as well, without being asked from some size on. */
 START_TEST(trim_gives_large_blocks_back) {
     static const size_t large[] = {20000, 50000, 300000, 900000, 5000000};
@@ -667,7 +699,7 @@ static Suite *suite(void) {
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,
-                            trim_gives_small_blocks_back, trim_gives_address_space_back,
+                            trim_gives_small_blocks_back, trim_gives_address_space_back, slabs_change_while_they_are_walked,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
                             kept_large_blocks_go_back,

@@ -104,10 +104,9 @@ static void view_group(reach_t *reach, const ms_group_t *group, uint32_t *blocks
     view->start = (uintptr_t)group->start;
     view->shift = group->slab_shift;
     for (uint32_t i = 0; i < MS_GROUP_BYTES >> group->slab_shift; i++) {
-        const ms_slab_t *slab = &group->slabs[i];
-        uint32_t carved = ms_walk_carved(slab);
-        view->slabs[i] = (slab_view_t){slab->start, *blocks, carved, (uint32_t)ms_class_stride(slab->class), slab->class};
-        *blocks += carved;
+        ms_walk_slab_t slab = ms_walk_slab(&group->slabs[i]);
+        view->slabs[i] = (slab_view_t){slab.start, *blocks, slab.carved, (uint32_t)ms_class_stride(slab.class), (uint16_t)slab.class};
+        *blocks += slab.carved;
     }
     uint32_t slot = group_hash(view->start) & reach->group_mask;
     while (reach->group_slots[slot]) slot = (slot + 1) & reach->group_mask;

@@ -409,13 +409,13 @@ static bool fill_totals(ms_snapshot_t *snapshot) {
     return true;
 }
 
-/* Slab space that was cut into blocks; a free slab that still has its pages counts as it last was. */
+/* Slab space that was cut into blocks; a slab without any in use that still has its pages counts as it last was. */
 static uint64_t carved_bytes(void) {
     uint64_t bytes = 0;
     ms_lock(MS_LOCK_SLABS);
     for (const ms_group_t *group = ms_group_first(); group; group = group->all)
         for (uint32_t i = 0; group->start && i < MS_GROUP_BYTES >> group->slab_shift; i++)
-            if (group->slabs[i].arena || group->slabs[i].dirty)
+            if (!(group->free_mask >> i & 1) || group->slabs[i].dirty)
                 bytes += group->slabs[i].carved * ms_class_stride(group->slabs[i].class);
     ms_unlock(MS_LOCK_SLABS);
     return bytes;

@@ -70,9 +70,16 @@ ms_walk_state_t ms_walk_read(const char *base, uint32_t class, ms_walk_block_t *
     return state;
 }
 
-uint32_t ms_walk_carved(const ms_slab_t *slab) {
-    if (!atomic_load_explicit(&slab->arena, memory_order_acquire)) return 0;
-    return __atomic_load_n(&slab->carved, __ATOMIC_ACQUIRE);
+ms_walk_slab_t ms_walk_slab(const ms_slab_t *slab) {
+    ms_walk_slab_t none = {.class = 1};
+    uint32_t dressings = atomic_load_explicit(&slab->dressings, memory_order_acquire);
+    ms_walk_slab_t view = {.start = __atomic_load_n(&slab->start, __ATOMIC_RELAXED),
+                           .class = __atomic_load_n(&slab->class, __ATOMIC_RELAXED),
+                           .carved = __atomic_load_n(&slab->carved, __ATOMIC_ACQUIRE)};
+    bool used = atomic_load_explicit(&slab->arena, memory_order_relaxed) != NULL;
+    atomic_thread_fence(memory_order_acquire);
+    bool whole = !(dressings & 1) && atomic_load_explicit(&slab->dressings, memory_order_relaxed) == dressings;
+    return used && whole ? view : none;
 }
 
 typedef struct walk {
@@ -88,12 +95,12 @@ static void visit_live(walk_t *walk, const ms_walk_block_t *block) {
 }
 
 static void walk_slab(walk_t *walk, const ms_slab_t *slab) {
-    size_t stride = ms_class_stride(slab->class);
-    uint32_t carved = ms_walk_carved(slab);
-    const char *base = slab->start + sizeof(ms_header_t);
-    for (uint32_t i = 0; i < carved; i++, base += stride) {
+    ms_walk_slab_t view = ms_walk_slab(slab);
+    size_t stride = ms_class_stride(view.class);
+    const char *base = view.start + sizeof(ms_header_t);
+    for (uint32_t i = 0; i < view.carved; i++, base += stride) {
         ms_walk_block_t block;
-        ms_walk_state_t state = ms_walk_read(base, slab->class, &block);
+        ms_walk_state_t state = ms_walk_read(base, view.class, &block);
         if (state == MS_WALK_LIVE) visit_live(walk, &block);
         walk->counts.unsettled += state == MS_WALK_UNSETTLED;
     }

@@ -47,7 +47,13 @@ typedef enum { MS_WALK_FREE, MS_WALK_LIVE, MS_WALK_UNSETTLED } ms_walk_state_t;
  * *block is written if it is live. */
 ms_walk_state_t ms_walk_read(const char *base, uint32_t class, ms_walk_block_t *block);
 
-/* Blocks cut from a slab so far, 0 if it is not in use. Under MS_LOCK_SLABS. */
-uint32_t ms_walk_carved(const ms_slab_t *slab);
+/* A slab as it was at one moment; its thread may give it another class meanwhile, as long as no block of it is in use. */
+typedef struct ms_walk_slab {
+    const char *start;
+    uint32_t class, carved; /* blocks cut from it so far, 0: it is not in use */
+} ms_walk_slab_t;
+
+/* Under MS_LOCK_SLABS. */
+ms_walk_slab_t ms_walk_slab(const ms_slab_t *slab);
 
 #endif
