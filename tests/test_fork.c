@@ -1,5 +1,6 @@
 /* fork, vfork, exec and posix_spawn in processes whose other threads are busy allocating: the child must be able to
  * allocate, to free what it inherited, to start threads, to fork again, and to export. */
+#define _GNU_SOURCE /* memfd_create, memmem */
 #include <dirent.h>
 #include <errno.h>
 #include <malloc.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -89,13 +91,101 @@ static void *allocate_in_thread(void *unused) {
     return unused;
 }
 
+/* The number that follows `key` in `text`, 0 if it is not there. */
+static uint64_t number_after(const char *text, const char *key) {
+    const char *at = strstr(text, key);
+    return at ? strtoull(at + strlen(key), NULL, 10) : 0;
+}
+
+/* Braces and brackets outside of strings close in the order in which they were opened, and nothing follows. */
+static bool is_closed(const char *text) {
+    char open[64];
+    size_t depth = 0;
+    bool quoted = false, begun = false;
+    for (; *text; text++) {
+        if (quoted && *text == '\\' && text[1])
+            text++;
+        else if (*text == '"')
+            quoted = !quoted;
+        else if (!quoted && (*text == '{' || *text == '[')) {
+            if (depth == sizeof open || (begun && depth == 0)) return false;
+            open[depth++] = *text == '{' ? '}' : ']';
+            begun = true;
+        } else if (!quoted && (*text == '}' || *text == ']'))
+            if (depth == 0 || open[--depth] != *text) return false;
+    }
+    return begun && !quoted && depth == 0;
+}
+
+/* What is exported to a file in memory, with a zero behind it; nothing here allocates. */
+static char *exported(int (*export)(const char *), size_t *bytes) {
+    char path[64];
+    int file = memfd_create("export", 0);
+    expect(file >= 0, 34);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    expect(export(path) == 0, 35);
+    off_t end = lseek(file, 0, SEEK_END);
+    expect(end > 0 && ftruncate(file, end + 1) == 0, 36);
+    *bytes = (size_t)end;
+    char *text = mmap(NULL, *bytes + 1, PROT_READ, MAP_PRIVATE, file, 0);
+    expect(text != MAP_FAILED, 37);
+    close(file);
+    return text;
+}
+
+typedef struct totals {
+    uint64_t allocated_bytes, allocated_blocks, freed_bytes, freed_blocks, live_bytes;
+} totals_t;
+
+/* What an export of this process as JSON says of its totals. */
+static totals_t exported_totals(void) {
+    size_t bytes;
+    char *text = exported(memscope_export_json, &bytes);
+    expect(strlen(text) == bytes && is_closed(text), 32);
+    expect(number_after(text, "\"pid\": ") == (uint64_t)getpid(), 44);
+    expect(number_after(text, "\"parent_pid\": ") == (uint64_t)getppid(), 45);
+    const char *at = strstr(text, "\"totals\": {");
+    expect(at != NULL, 46);
+    totals_t totals = {number_after(at, "\"allocated_bytes\": "), number_after(at, "\"allocated_blocks\": "),
+                       number_after(at, "\"freed_bytes\": "), number_after(at, "\"freed_blocks\": "),
+                       number_after(at, "\"live_bytes\": ")};
+    expect(totals.live_bytes == totals.allocated_bytes - totals.freed_bytes, 47);
+    munmap(text, bytes + 1);
+    return totals;
+}
+
+/* The exports are of this process and say what it does between them, to the byte: the child has no other thread. A
+ * thread that the fork cut off while it counted a free may have counted it for the usage and not for the export. */
 static void export_in_child(void) {
     if (!support_is_memscope()) return;
+    enum { COUNT = 10, BYTES = 1003, CUT_OFF = 16 };
+    void *blocks[COUNT];
+    totals_t before = exported_totals();
+    for (size_t i = 0; i < COUNT; i++) expect((blocks[i] = malloc(BYTES)) != NULL, 38);
+    free(blocks[0]);
     memscope_usage_t usage;
     expect(memscope_process_usage(&usage) == 0, 30);
     expect(usage.live_bytes == usage.allocated_bytes - usage.freed_bytes, 31);
-    expect(memscope_export_json("/dev/null") == 0, 32);
-    expect(memscope_export_msgpack("/dev/null") == 0, 33);
+    totals_t totals = exported_totals();
+    expect(totals.allocated_bytes == before.allocated_bytes + COUNT * BYTES, 48);
+    expect(totals.allocated_blocks == before.allocated_blocks + COUNT, 49);
+    expect(totals.freed_bytes == before.freed_bytes + BYTES, 50);
+    expect(totals.freed_blocks == before.freed_blocks + 1, 51);
+    expect(totals.allocated_blocks == usage.allocated_blocks, 52);
+    expect(totals.allocated_bytes == usage.allocated_bytes, 56);
+    expect(totals.freed_blocks <= usage.freed_blocks + CUT_OFF, 53);
+    expect(totals.freed_blocks + CUT_OFF >= usage.freed_blocks, 54);
+
+    size_t bytes;
+    char *text = exported(memscope_export_msgpack, &bytes);
+    expect(bytes > 32 && memmem(text, 32, "memscope", 8) != NULL, 33);
+    expect(memmem(text + bytes - 32, 32,
+                  "\xa3"
+                  "end",
+                  4) != NULL,
+           55);
+    munmap(text, bytes + 1);
+    for (size_t i = 1; i < COUNT; i++) free(blocks[i]);
 }
 
 static int wait_for(pid_t pid) {
@@ -303,7 +393,8 @@ static void use_kept_blocks(void) {
     alarm(120);
     void *blocks[3][4];
     for (size_t round = 0; round < 3; round++)
-        for (size_t i = 0; i < 4; i++) support_fill(blocks[round][i] = malloc(kept_sizes[i]), kept_sizes[i], round * 4 + i);
+        for (size_t i = 0; i < 4; i++)
+            support_fill(blocks[round][i] = malloc(kept_sizes[i]), kept_sizes[i], round * 4 + i);
     for (size_t round = 0; round < 3; round++)
         for (size_t i = 0; i < 4; i++) {
             expect(support_holds(blocks[round][i], kept_sizes[i], round * 4 + i), 40);
@@ -419,11 +510,11 @@ START_TEST(exec_from_a_thread) {
 END_TEST
 
 static Suite *suite(void) {
-    const TTest *tests[] = {
-        forks_while_others_allocate,         threads_fork_at_once,        fork_handlers_that_allocate,
-        earlier_fork_handlers_that_allocate, late_destructors_in_a_child, forks_inside_a_task,
-                            large_blocks_kept_over_a_fork,
-        child_leaves_through_exit,           vfork_exec_spawn_system,     exec_from_a_thread};
+    const TTest *tests[] = {forks_while_others_allocate,   threads_fork_at_once,
+                            fork_handlers_that_allocate,   earlier_fork_handlers_that_allocate,
+                            late_destructors_in_a_child,   forks_inside_a_task,
+                            large_blocks_kept_over_a_fork, child_leaves_through_exit,
+                            vfork_exec_spawn_system,       exec_from_a_thread};
     return SUPPORT_SUITE("fork", tests);
 }
 
