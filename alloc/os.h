@@ -79,7 +79,7 @@ void ms_os_say(const char *first, ...) __attribute__((sentinel));
 const char *ms_os_decimal(char *buffer, uint64_t value);
 const char *ms_os_hex(char *buffer, uint64_t value);
 
-/* Debug builds: the Nth call that obtains memory fails (environment MEMSCOPE_FAIL_NTH). */
+/* Debug builds: the Nth call that obtains memory fails (environment MEMSCOPE_FAIL_NTH), and says so on stderr. */
 bool ms_os_fail_now(void);
 
 #endif
