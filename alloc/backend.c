@@ -80,7 +80,10 @@ static void enter(void) { ms_lock(MS_LOCK_BACKEND); }
 static void leave(void) { ms_unlock(MS_LOCK_BACKEND); }
 #endif
 
-void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment) {
+void *ms_backend_allocate(size_t bytes, size_t alignment, const ms_backend_t **from) {
+    const ms_backend_t *backend = ms_backend_current();
+    if (ms_unlikely(backend->is_usable && !backend->is_usable())) backend = &ms_backend_system;
+    *from = backend;
     if (ms_os_fail_now()) {
         errno = ENOMEM;
         return NULL;

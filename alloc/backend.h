@@ -18,6 +18,7 @@ typedef struct ms_backend {
     void (*trim)(void);           /* gives idle pages back to the system now */
     uint64_t (*resident)(void);   /* resident bytes it holds, MS_NULL where it cannot tell */
     bool (*prepare)(void);        /* makes it usable; false: not available here. NULL: always usable */
+    bool (*is_usable)(void);      /* whether it can be asked now; else the system is. NULL: always */
 } ms_backend_t;
 
 extern const ms_backend_t ms_backend_system, ms_backend_jemalloc, ms_backend_mimalloc;
@@ -32,7 +33,8 @@ const ms_backend_t *ms_backend_get(ms_backend_id_t id);
 const ms_backend_t *ms_backend_current(void);
 void ms_backend_select(const ms_backend_t *backend);
 
-void *ms_backend_allocate(const ms_backend_t *backend, size_t bytes, size_t alignment);
+/* *from: the current one, or the system, where the memory goes back to. */
+void *ms_backend_allocate(size_t bytes, size_t alignment, const ms_backend_t **from);
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment);
 void ms_backend_trim(void);
 void ms_backend_decay(void);

@@ -18,7 +18,6 @@ static struct {
     void *(*malloc_aligned)(size_t size, size_t alignment);
     void (*free)(void *start);
     void (*collect)(bool force);
-    bool (*is_in_heap_region)(const void *start);
 } mi;
 
 /* A function out of dlsym()'s object pointer, without the cast ISO C has no word for. */
@@ -31,7 +30,7 @@ static bool find(void *library, const char *name, void *function) {
 static bool mimalloc_prepare(void) {
     void *library = dlopen(MS_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     return library && find(library, "mi_malloc_aligned", &mi.malloc_aligned) && find(library, "mi_free", &mi.free) &&
-           find(library, "mi_collect", &mi.collect) && find(library, "mi_is_in_heap_region", &mi.is_in_heap_region);
+           find(library, "mi_collect", &mi.collect);
 }
 
 /* mimalloc takes memory that it gave back into use again with mprotect(). Where that is refused (a sandbox) it would
@@ -43,7 +42,6 @@ static bool may_protect(void) {
 }
 
 static void *mimalloc_allocate(size_t bytes, size_t alignment) {
-    if (ms_unlikely(!may_protect())) return ms_backend_system.allocate(bytes, alignment);
     void *start = mi.malloc_aligned(bytes, alignment);
     if (!start) errno = ENOMEM;
     return start;
@@ -52,10 +50,6 @@ static void *mimalloc_allocate(size_t bytes, size_t alignment) {
 /* What another thread took from mimalloc stays with that thread's heap until it calls mimalloc again, which may be
  * never: at least the pages of a whole group go. */
 static void mimalloc_release(void *start, size_t bytes, size_t alignment) {
-    if (ms_unlikely(!mi.is_in_heap_region(start))) {
-        ms_backend_system.release(start, bytes, alignment);
-        return;
-    }
     if (alignment >= MS_GROUP_BYTES) ms_os_purge(start, bytes);
     mi.free(start);
 }
@@ -76,5 +70,6 @@ const ms_backend_t ms_backend_mimalloc = {.name = "mimalloc",
                                           .decay = mimalloc_decay,
                                           .trim = mimalloc_trim,
                                           .resident = mimalloc_resident,
-                                          .prepare = mimalloc_prepare};
+                                          .prepare = mimalloc_prepare,
+                                          .is_usable = may_protect};
 #endif

@@ -257,9 +257,9 @@ static bool map_new(ms_large_t *block, size_t bytes) {
     bool direct = bytes >= MS_DIRECT_MIN;
     block->mapped = rounded(bytes);
     block->used = block->touched = 0;
-    block->backend = direct ? NULL : ms_backend_current();
+    block->backend = NULL;
     block->base = direct ? ms_os_map(block->mapped, MS_PAGE)
-                         : ms_backend_allocate(block->backend, block->mapped, MS_PAGE);
+                         : ms_backend_allocate(block->mapped, MS_PAGE, &block->backend);
     block->zeroed = direct || block->backend == &ms_backend_system;
     return block->base != NULL;
 }

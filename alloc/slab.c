@@ -112,8 +112,7 @@ static void span_remove(ms_span_t *span) {
 }
 
 static bool span_fill(ms_span_t *span, uint32_t groups) {
-    span->backend = ms_backend_current();
-    span->start = ms_backend_allocate(span->backend, groups * MS_GROUP_BYTES, MS_GROUP_BYTES);
+    span->start = ms_backend_allocate(groups * MS_GROUP_BYTES, MS_GROUP_BYTES, &span->backend);
     span->groups = groups;
     span->unused = (1u << groups) - 1;
     return span->start != NULL;
