@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -150,11 +151,69 @@ START_TEST(handlers_that_interrupt_malloc) {
 }
 END_TEST
 
+/* ---- a fault in the program's memory, whose handler allocates and makes it good, or jumps out; others fork meanwhile */
+static char *faulty_page;
+static bool jump_out;
+static sigjmp_buf before_fault;
+
+static void make_good(int number) {
+    handler_allocates(number);
+    if (jump_out) siglongjmp(before_fault, 1);
+    if (mprotect(faulty_page, 4096, PROT_READ | PROT_WRITE) != 0) abort();
+}
+
+static void *fork_now_and_then(void *stop) {
+    for (int children = 0; children < 20 || !atomic_load((atomic_bool *)stop); children++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            jump_out = false;
+            void *block = malloc(100);
+            *(volatile char *)faulty_page = 'c'; /* the child may fault as well, in its copy */
+            free(block);
+            _exit(0);
+        }
+        if (waitpid(pid, &status, 0) != pid || status != 0) abort();
+    }
+    return NULL;
+}
+
+START_TEST(faults_are_handled_with_malloc) {
+    static char stack[65536];
+    static atomic_bool stop;
+    pthread_t forker;
+    struct sigaction action = {.sa_handler = make_good, .sa_flags = SA_ONSTACK};
+    faulty_page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(faulty_page != MAP_FAILED);
+    ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
+    ck_assert_int_eq(pthread_create(&forker, NULL, fork_now_and_then, &stop), 0);
+    for (size_t i = 0; i < 600; i++) {
+        if (i == 200) ck_assert_int_eq(sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL), 0);
+        ck_assert_int_eq(mprotect(faulty_page, 4096, PROT_NONE), 0);
+        void *block = malloc(i * 10);
+        size_t before = handled;
+        if (i < 400) {
+            *(volatile char *)faulty_page = 'w';
+        } else if (sigsetjmp(before_fault, 1) == 0) {
+            jump_out = true;
+            *(volatile char *)faulty_page = 'w';
+        }
+        jump_out = false;
+        ck_assert_uint_gt(handled, before);
+        free(block);
+    }
+    ck_assert_int_eq(mprotect(faulty_page, 4096, PROT_READ | PROT_WRITE), 0);
+    atomic_store(&stop, true);
+    ck_assert_int_eq(pthread_join(forker, NULL), 0);
+    munmap(faulty_page, 4096);
+}
+END_TEST
+
 /* ---- libraries */
-static void *library(int flags) {
+static void *library(const char *name, int flags) {
     const char *top = getenv("top_builddir");
     char path[4096];
-    snprintf(path, sizeof path, "%s/tests/.libs/plugin.so", top ? top : ".");
+    snprintf(path, sizeof path, "%s/tests/.libs/%s", top ? top : ".", name);
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | flags);
     ck_assert_msg(handle != NULL, "%s", dlerror());
     return handle;
@@ -179,12 +238,53 @@ static void *use_library(void *handle) {
 START_TEST(cpp_libraries_come_and_go) {
     for (int round = 0; round < 50; round++) {
         pthread_t thread;
-        void *handle = library(0);
+        void *handle = library("plugin.so", 0);
         use_library(handle);
         ck_assert_int_eq(pthread_create(&thread, NULL, use_library, handle), 0);
         ck_assert_int_eq(pthread_join(thread, NULL), 0);
         ck_assert_int_eq(dlclose(handle), 0);
     }
+}
+END_TEST
+
+static bool is_in_file(const char *path, const char *words) {
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t room = 0;
+    bool found = false;
+    while (file && !found && getline(&line, &room, file) > 0) found = strstr(line, words) != NULL;
+    free(line);
+    if (file) fclose(file);
+    return found;
+}
+
+/* They stay as they are, can be resized and freed, and a snapshot says which library they came from. */
+START_TEST(blocks_outlive_their_library) {
+    enum { KEPT = 50 };
+    void *kept[KEPT], *handle = library("passing_library.so", 0);
+    void *(*passing_malloc)(size_t);
+    const char *conf = getenv("MEMSCOPE_CONF");
+    bool exact = support_is_memscope() && conf && strstr(conf, "exact");
+    *(void **)&passing_malloc = dlsym(handle, "passing_malloc");
+    for (size_t i = 0; i < KEPT; i++) support_fill(kept[i] = passing_malloc(i * 997), i * 997, i);
+    ck_assert_int_eq(dlclose(handle), 0);
+    ck_assert_msg(!is_in_file("/proc/self/maps", "passing_library.so"), "the library is still there");
+    if (exact) {
+        char path[] = "/tmp/memscope-process-XXXXXX";
+        int file = mkstemp(path);
+        ck_assert_int_ge(file, 0);
+        close(file);
+        ck_assert_int_eq(memscope_export_json(path), 0);
+        bool named = is_in_file(path, "/passing_library.so\"");
+        unlink(path);
+        ck_assert_msg(named, "no passing_library.so in the snapshot");
+    }
+    for (size_t i = 0; i < KEPT; i++) {
+        ck_assert(support_holds(kept[i], i * 997, i));
+        kept[i] = realloc(kept[i], i * 997 + 3000);
+        ck_assert(support_holds(kept[i], i * 997, i));
+    }
+    for (size_t i = 0; i < KEPT; i++) free(kept[i]);
 }
 END_TEST
 
@@ -198,7 +298,7 @@ START_TEST(deepbind_is_explained) {
     pid_t pid = fork();
     if (pid == 0) {
         void *(*plugin_malloc)(size_t);
-        void *handle = library(RTLD_DEEPBIND);
+        void *handle = library("plugin.so", RTLD_DEEPBIND);
         *(void **)&plugin_malloc = dlsym(handle, "plugin_malloc");
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         dup2(errors[1], STDERR_FILENO);
@@ -468,7 +568,9 @@ static Suite *suite(void) {
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
                             handlers_that_interrupt_malloc,
+                            faults_are_handled_with_malloc,
                             cpp_libraries_come_and_go,
+                            blocks_outlive_their_library,
                             deepbind_is_explained,
                             address_space_ends,
                             address_space_ends_for_small_blocks,
