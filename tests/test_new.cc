@@ -10,6 +10,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <sys/resource.h>
 #include <thread>
 #include <vector>
 
@@ -190,6 +191,133 @@ START_TEST(new_handler_may_throw) {
 }
 END_TEST
 
+// ---- address space ends. Check allocates, so nothing is asserted before memory is back.
+const size_t room = size_t(64) << 20;
+
+void limit_address_space(rlim_t bytes) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = bytes;
+    setrlimit(RLIMIT_AS, &limit);
+}
+
+struct Node {
+    Node *next;
+};
+
+struct Full {
+    size_t count;
+    bool clean; // std::bad_alloc from a throwing form, NULL from a nothrow one
+};
+
+// Takes blocks until there are no more.
+Full take_all(const Form &form, size_t size, Node *&list) {
+    for (Full full{0, true};; full.count++) {
+        void *block;
+        try {
+            block = form.allocate(size, align_val_t(64));
+        } catch (const std::bad_alloc &) {
+            full.clean = form.throws;
+            return full;
+        }
+        if (!block) {
+            full.clean = !form.throws;
+            return full;
+        }
+        list = new (block) Node{list};
+    }
+}
+
+// By each of the ways in turn.
+void give_all(const Form &form, size_t size, Node *&list) {
+    for (size_t i = 0; list; i++) {
+        Node *next = list->next;
+        form.release[i % 3](list, size, align_val_t(64));
+        list = next;
+    }
+}
+
+START_TEST(address_space_ends) {
+    std::set_new_handler(nullptr);
+    limit_address_space(support_address_space() + room);
+    for (const Form &form : forms)
+        for (size_t size : {3000000, 50000, 5000, 600}) {
+            Node *list = nullptr;
+            Full first = take_all(form, size, list);
+            Full at_once = take_all(form, size, list);
+            give_all(form, size, list);
+            Full second = take_all(form, size, list);
+            give_all(form, size, list);
+            ck_assert_msg(first.clean && at_once.clean && second.clean, "%s(%zu)", form.name, size);
+            ck_assert_msg(first.count > 0 && second.count >= first.count / 2, "%s(%zu): %zu blocks, then %zu",
+                          form.name, size, first.count, second.count);
+        }
+    limit_address_space(RLIM_INFINITY);
+    for (const Form &form : forms) check_form(form, 3000000, 64);
+}
+END_TEST
+
+// The handler's part of the bargain: it gives back what it kept for this, until it has nothing left.
+const size_t reserve_size = 4000000;
+Node *reserve;
+
+void handler_gives_reserve() {
+    handler_calls++;
+    if (!reserve) {
+        std::set_new_handler(nullptr);
+        return;
+    }
+    Node *next = reserve->next;
+    ::operator delete(reserve, reserve_size);
+    reserve = next;
+}
+
+START_TEST(new_handler_that_frees) {
+    const int reserves = 5;
+    for (const Form &form : forms) {
+        Node *list = nullptr, *more = nullptr;
+        std::set_new_handler(nullptr);
+        reserve = nullptr;
+        handler_calls = 0;
+        for (int i = 0; i < reserves; i++) reserve = new (::operator new(reserve_size)) Node{reserve};
+        limit_address_space(support_address_space() + room);
+        Full without = take_all(form, 3000000, list);
+        std::set_new_handler(handler_gives_reserve);
+        Full with = take_all(form, 3000000, more);
+        give_all(form, 3000000, list);
+        give_all(form, 3000000, more);
+        limit_address_space(RLIM_INFINITY);
+        ck_assert_msg(without.clean && with.clean, "%s", form.name);
+        ck_assert_msg(handler_calls == reserves + 1, "%s called the handler %d times", form.name, handler_calls);
+        ck_assert_msg(with.count >= reserves, "%s: %zu blocks where %d were given back", form.name, with.count,
+                      reserves);
+    }
+}
+END_TEST
+
+// A container that cannot grow stays as it is.
+START_TEST(containers_that_cannot_grow) {
+    std::set_new_handler(nullptr);
+    limit_address_space(support_address_space() + room);
+    for (int round = 0; round < 3; round++) {
+        std::vector<std::string> texts;
+        bool thrown = false;
+        try {
+            for (;;) texts.emplace_back(texts.size() * 37 % 9000 + 100, char('a' + texts.size() % 26));
+        } catch (const std::bad_alloc &) {
+            thrown = true;
+        }
+        size_t bad = 0, count = texts.size();
+        for (size_t i = 0; i < count; i++)
+            bad += texts[i].size() != i * 37 % 9000 + 100 || texts[i].front() != char('a' + i % 26) ||
+                   texts[i].back() != char('a' + i % 26);
+        std::vector<std::string>().swap(texts);
+        ck_assert(thrown && count > 1000 && bad == 0);
+    }
+    limit_address_space(RLIM_INFINITY);
+}
+END_TEST
+
 // The language's own users of the operators.
 struct alignas(128) Overaligned {
     char bytes[200];
@@ -247,9 +375,16 @@ START_TEST(containers_over_threads) {
 END_TEST
 
 Suite *suite() {
-    const TTest *tests[] = {
-        forms_sizes_alignments, delete_of_null, impossible_sizes,       new_handler_is_called_until_it_gives_up,
-        new_handler_may_throw,  expressions,    containers_over_threads};
+    const TTest *tests[] = {forms_sizes_alignments,
+                            delete_of_null,
+                            impossible_sizes,
+                            new_handler_is_called_until_it_gives_up,
+                            new_handler_may_throw,
+                            address_space_ends,
+                            new_handler_that_frees,
+                            containers_that_cannot_grow,
+                            expressions,
+                            containers_over_threads};
     return SUPPORT_SUITE("new", tests);
 }
 
