@@ -305,11 +305,11 @@ static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const m
 }
 
 void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size) {
-    ms_count(&arena->foreign_freed_bytes, size);
-    ms_count(&arena->foreign_freed_blocks, 1);
     const ms_thread_t *owner = ms_thread_of_code(code);
     bool shared = arena->thread == &folded; /* several threads write this table */
     if (ms_unlikely(shared)) ms_lock(MS_LOCK_THREADS);
+    ms_count(&arena->foreign_freed_bytes, size);
+    ms_count(&arena->foreign_freed_blocks, 1);
     ms_cell_t *cell = arena->foreign_cell;
     if (ms_unlikely(!cell || arena->foreign_code != code || cell->owner != owner->id || shared))
         cell = foreign_cell(arena, code, owner);
@@ -487,6 +487,17 @@ static void fork_parent(void) {
     ms_unlock_all();
 }
 
+/* A thread that the fork cut off while it counted another's block may have counted it in its total and not in the cell of the
+ * owner. The cells are right then: the total is theirs. A larger difference is of cells there was no memory for. */
+static void agree_with_cells(ms_thread_t *thread) {
+    uint64_t bytes, blocks;
+    if (thread == &folded || !thread->freed) return; /* the folded record was locked */
+    ms_cells_freed(thread->freed, &bytes, &blocks);
+    if (thread->foreign_freed_blocks - blocks > 1) return;
+    thread->foreign_freed_bytes = bytes;
+    thread->foreign_freed_blocks = blocks;
+}
+
 static void fork_child(void) {
     ms_backend_after_fork(true);
     ms_lock_renew_all();
@@ -498,6 +509,7 @@ static void fork_child(void) {
         } else if (thread && arena != &stray) { /* the stray arena is nobody's: its lock says it was at rest */
             atomic_store(&arena->state, MS_ARENA_FROZEN);
             end_record(arena);
+            agree_with_cells(thread);
         }
     }
 }

@@ -48,3 +48,24 @@ void ms_cell_add(ms_cell_t *sum, const ms_cells_t *cells, uint32_t id) {
     sum->owner += ms_read(&cell->owner);
     sum->enters += ms_read(&cell->enters);
 }
+
+static void add_freed(const ms_cell_chunks_t *chunks, uint64_t *bytes, uint64_t *blocks) {
+    for (uint32_t inner = 0; inner < sizeof chunks->chunk / sizeof chunks->chunk[0]; inner++) {
+        const ms_cell_t *chunk = atomic_load_explicit(&chunks->chunk[inner], memory_order_acquire);
+        for (uint32_t i = 0; chunk && i < MS_CELL_CHUNK; i++) {
+            *bytes += ms_read(&chunk[i].freed_bytes);
+            *blocks += ms_read(&chunk[i].freed_blocks);
+        }
+    }
+}
+
+void ms_cells_freed(const ms_cells_t *cells, uint64_t *bytes, uint64_t *blocks) {
+    *bytes = *blocks = 0;
+    for (uint32_t root = 0; root < MS_CELL_ROOT; root++) {
+        const ms_cell_directory_t *directory = atomic_load_explicit(&cells->root[root], memory_order_acquire);
+        for (uint32_t outer = 0; directory && outer < sizeof directory->chunks / sizeof directory->chunks[0]; outer++) {
+            const ms_cell_chunks_t *chunks = atomic_load_explicit(&directory->chunks[outer], memory_order_acquire);
+            if (chunks) add_freed(chunks, bytes, blocks);
+        }
+    }
+}

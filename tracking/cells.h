@@ -97,4 +97,7 @@ static inline ms_cell_t *ms_cell(ms_cells_t *cells, uint32_t id) {
 /* *sum += the cell of `id`. */
 void ms_cell_add(ms_cell_t *sum, const ms_cells_t *cells, uint32_t id);
 
+/* Frees counted by all cells. */
+void ms_cells_freed(const ms_cells_t *cells, uint64_t *bytes, uint64_t *blocks);
+
 #endif
