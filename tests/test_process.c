@@ -210,11 +210,15 @@ START_TEST(faults_are_handled_with_malloc) {
 END_TEST
 
 /* ---- libraries */
-static void *library(const char *name, int flags) {
+static void *open_library(const char *name, int flags) {
     const char *top = getenv("top_builddir");
     char path[4096];
     snprintf(path, sizeof path, "%s/tests/.libs/%s", top ? top : ".", name);
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | flags);
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL | flags);
+}
+
+static void *library(const char *name, int flags) {
+    void *handle = open_library(name, flags);
     ck_assert_msg(handle != NULL, "%s", dlerror());
     return handle;
 }
@@ -235,15 +239,21 @@ static void *use_library(void *handle) {
     return NULL;
 }
 
+/* It has thread_local objects, so it stays until the last thread that used it has ended. */
 START_TEST(cpp_libraries_come_and_go) {
     for (int round = 0; round < 50; round++) {
-        pthread_t thread;
         void *handle = library("plugin.so", 0);
-        use_library(handle);
-        ck_assert_int_eq(pthread_create(&thread, NULL, use_library, handle), 0);
-        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        for (int i = 0; i < 2; i++) {
+            pthread_t thread;
+            ck_assert_int_eq(pthread_create(&thread, NULL, use_library, handle), 0);
+            ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        }
         ck_assert_int_eq(dlclose(handle), 0);
+        ck_assert_msg(!open_library("plugin.so", RTLD_NOLOAD), "the library is still there");
     }
+    void *handle = library("plugin.so", 0);
+    use_library(handle);
+    ck_assert_int_eq(dlclose(handle), 0);
 }
 END_TEST
 
