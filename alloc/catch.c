@@ -1,7 +1,9 @@
 /* try and catch in C: a function with a personality routine of our own, which the unwinder asks when an exception passes
  * through. The C++ runtime is there if an exception is. */
 #include "alloc/catch.h"
+#include "alloc/runtime.h"
 
+#include <stddef.h>
 #include <stdint.h>
 #include <unwind.h>
 
@@ -42,8 +44,8 @@ extern const char ms_caught[];
 
 void ms_end_exception(void *exception);
 __attribute__((used)) void ms_end_exception(void *exception) {
-    __cxa_begin_catch(exception);
-    __cxa_end_catch();
+    MS_RUNTIME(__cxa_begin_catch, NULL)(exception);
+    MS_RUNTIME(__cxa_end_catch, NULL)();
 }
 
 _Unwind_Reason_Code ms_catching_personality(int version, _Unwind_Action actions, _Unwind_Exception_Class class,
@@ -53,11 +55,14 @@ __attribute__((used)) _Unwind_Reason_Code ms_catching_personality(int version, _
                                                                   struct _Unwind_Exception *exception,
                                                                   struct _Unwind_Context *context) {
     (void)version, (void)class;
-    /* a thread that is cancelled goes on unwinding */
-    if (actions & _UA_FORCE_UNWIND || !_Unwind_SetGR || !__cxa_begin_catch) return _URC_CONTINUE_UNWIND;
+    if (actions & _UA_FORCE_UNWIND) return _URC_CONTINUE_UNWIND; /* a thread that is cancelled */
+    const void *unwinder = __builtin_return_address(0);
+    void (*set_register)(struct _Unwind_Context *, int, _Unwind_Word) = MS_RUNTIME(_Unwind_SetGR, unwinder);
+    void (*set_address)(struct _Unwind_Context *, _Unwind_Ptr) = MS_RUNTIME(_Unwind_SetIP, unwinder);
+    if (!set_register || !set_address || !MS_RUNTIME(__cxa_begin_catch, NULL)) return _URC_CONTINUE_UNWIND;
     if (actions & _UA_SEARCH_PHASE) return _URC_HANDLER_FOUND;
     if (!(actions & _UA_HANDLER_FRAME)) return _URC_CONTINUE_UNWIND;
-    _Unwind_SetGR(context, 0 /* rax */, (_Unwind_Word)(uintptr_t)exception);
-    _Unwind_SetIP(context, (_Unwind_Ptr)ms_caught);
+    set_register(context, 0 /* rax */, (_Unwind_Word)(uintptr_t)exception);
+    set_address(context, (_Unwind_Ptr)ms_caught);
     return _URC_INSTALL_CONTEXT;
 }

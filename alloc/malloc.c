@@ -4,6 +4,7 @@
 #include "alloc/catch.h"
 #include "alloc/fault.h"
 #include "alloc/large.h"
+#include "alloc/runtime.h"
 #include "alloc/thread.h"
 #include "config.h"
 #include "tracking/process.h"
@@ -235,14 +236,15 @@ int __libc_mallopt(int parameter, int value) { return mallopt(parameter, value);
 int __posix_memalign(void **result, size_t alignment, size_t size) { return posix_memalign(result, alignment, size); }
 
 /* ---- C++. A throwing new calls the new handler until it has memory or the handler gives up; without a handler it
- * throws std::bad_alloc, through the C++ runtime, which is there if a throwing new was called at all. */
+ * throws std::bad_alloc, through the C++ runtime, which is somewhere if a throwing new was called at all. */
 
 typedef void new_handler_t(void);
 extern new_handler_t *_ZSt15get_new_handlerv(void) __attribute__((weak));
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
 
 static bool new_handler_helps(bool nothrow) {
-    new_handler_t *handler = _ZSt15get_new_handlerv ? _ZSt15get_new_handlerv() : NULL;
+    new_handler_t *(*get_handler)(void) = MS_RUNTIME(_ZSt15get_new_handlerv, NULL);
+    new_handler_t *handler = get_handler ? get_handler() : NULL;
     if (!handler) return false;
     if (nothrow) return ms_call_and_catch(handler);
     handler();
@@ -253,7 +255,8 @@ static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origi
     void *payload = NULL;
     while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, from);
     if (payload || nothrow) return payload;
-    if (_ZSt17__throw_bad_allocv) _ZSt17__throw_bad_allocv();
+    void (*throw_bad_alloc)(void) = MS_RUNTIME(_ZSt17__throw_bad_allocv, NULL);
+    if (throw_bad_alloc) throw_bad_alloc();
     ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
     abort();
 }

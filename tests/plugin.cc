@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -38,6 +39,43 @@ extern "C" char *plugin_work(int number) {
 
 extern "C" void plugin_release(char *text) {
     delete[] text;
+}
+
+namespace {
+
+int handler_calls;
+
+void give_up() {
+    handler_calls++;
+    std::set_new_handler(nullptr);
+}
+
+[[noreturn]] void throw_up() {
+    handler_calls++;
+    throw std::runtime_error("no memory");
+}
+
+} // namespace
+
+// What is not as it should be when `size` bytes are not to be had, NULL if all is.
+extern "C" const char *plugin_run_out(size_t size) {
+    try {
+        ::operator delete(::operator new(size));
+        return "new gave memory";
+    } catch (const std::bad_alloc &) {
+    }
+    handler_calls = 0;
+    std::set_new_handler(give_up);
+    try {
+        ::operator delete[](::operator new[](size, std::align_val_t(64)), std::align_val_t(64));
+        return "new[] gave memory";
+    } catch (const std::bad_alloc &) {
+        if (handler_calls != 1) return "new[] did not call the handler";
+    }
+    std::set_new_handler(throw_up);
+    if (::operator new(size, std::nothrow)) return "new nothrow gave memory";
+    std::set_new_handler(nullptr);
+    return handler_calls == 2 ? nullptr : "new nothrow did not call the handler";
 }
 
 extern "C" void *plugin_malloc(size_t size) {

@@ -30,6 +30,13 @@
 
 #define MIB ((size_t)1 << 20)
 
+static void limit(int resource, size_t bytes) {
+    struct rlimit value;
+    ck_assert_int_eq(getrlimit(resource, &value), 0);
+    value.rlim_cur = bytes;
+    ck_assert_int_eq(setrlimit(resource, &value), 0);
+}
+
 /* ---- signal handlers that allocate. They run where the thread is not inside malloc: the standard promises no more. */
 static _Atomic(size_t) handled;
 static void *_Atomic handler_block;
@@ -257,6 +264,21 @@ START_TEST(cpp_libraries_come_and_go) {
 }
 END_TEST
 
+/* The C++ runtime comes with the library, after the malloc; what throws bad_alloc then is found all the same. */
+START_TEST(cpp_libraries_run_out_of_memory) {
+    const char *(*run_out)(size_t);
+    void *handle = library("plugin.so", 0);
+    *(void **)&run_out = dlsym(handle, "plugin_run_out");
+    const char *too_large = run_out(SIZE_MAX / 4);
+    limit(RLIMIT_AS, support_address_space() + 16 * MIB);
+    const char *too_much = run_out(64 * MIB);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_msg(!too_large, "too large: %s", too_large);
+    ck_assert_msg(!too_much, "too much: %s", too_much);
+    ck_assert_int_eq(dlclose(handle), 0);
+}
+END_TEST
+
 static bool is_in_file(const char *path, const char *words) {
     FILE *file = fopen(path, "r");
     char *line = NULL;
@@ -325,13 +347,6 @@ START_TEST(deepbind_is_explained) {
 END_TEST
 
 /* ---- limits */
-static void limit(int resource, size_t bytes) {
-    struct rlimit value;
-    ck_assert_int_eq(getrlimit(resource, &value), 0);
-    value.rlim_cur = bytes;
-    ck_assert_int_eq(setrlimit(resource, &value), 0);
-}
-
 typedef struct list {
     struct list *next;
 } list_t;
@@ -580,6 +595,7 @@ static Suite *suite(void) {
                             handlers_that_interrupt_malloc,
                             faults_are_handled_with_malloc,
                             cpp_libraries_come_and_go,
+                            cpp_libraries_run_out_of_memory,
                             blocks_outlive_their_library,
                             deepbind_is_explained,
                             address_space_ends,

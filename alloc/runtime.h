@@ -1,0 +1,17 @@
+/* Functions of the C++ runtime and the unwinder, wherever they are. The loader binds what is there when the program
+ * starts: a program in C that opens a C++ library later has a runtime that no weak reference knows, and that dlsym()
+ * finds only with memory. Here the symbol tables of what is loaded are read: for where memory is out. */
+#ifndef MS_ALLOC_RUNTIME_H
+#define MS_ALLOC_RUNTIME_H
+
+#include <stdint.h>
+
+/* The address of the exported function of that name, in the object that `within` lies in or, if NULL, in the first that
+ * has it; 0 if there is none. Takes no lock but the one that throwing an exception takes as well. */
+uintptr_t ms_runtime_find(const char *name, const void *within);
+
+/* `function` is declared weak. */
+#define MS_RUNTIME(function, within) \
+    ((function) ? (function) : (__typeof__(&(function)))ms_runtime_find(#function, (within)))
+
+#endif
