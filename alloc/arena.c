@@ -356,13 +356,11 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
 #define STARTS_WITH ((uint64_t)MS_BACKEND_FROM_MIB << 20)
 #define NAMED_STARTS_WITH ((uint64_t)1 << 20)
 
-static void backend_ensure(void) {
-    static _Atomic(int) started;
+static _Atomic(int) backend_started;
+
+MS_COLD void ms_arena_start_backend(void) {
     int none = 0;
-    if (ms_likely(atomic_load_explicit(&started, memory_order_relaxed))) return;
-    bool named = ms_process_knob_sources[MS_KNOB_backend] != MS_SOURCE_DEFAULT;
-    if (ms_slab_mapped_bytes() + ms_large_mapped_bytes() < (named ? NAMED_STARTS_WITH : STARTS_WITH)) return;
-    if (!atomic_compare_exchange_strong(&started, &none, 1)) return;
+    if (!atomic_compare_exchange_strong(&backend_started, &none, 1)) return;
     ms_backend_id_t id = (ms_backend_id_t)ms_process.knobs.backend;
     if (id == MS_BACKEND_MIMALLOC) return; /* from the constructor */
     const ms_backend_t *backend = ms_backend_get(id);
@@ -373,7 +371,14 @@ static void backend_ensure(void) {
     if (ready)
         ms_backend_select(backend);
     else
-        atomic_store_explicit(&started, 0, memory_order_relaxed); /* not now: it may be better later */
+        atomic_store_explicit(&backend_started, 0, memory_order_relaxed); /* not now: it may be better later */
+}
+
+static void backend_ensure(void) {
+    if (ms_likely(atomic_load_explicit(&backend_started, memory_order_relaxed))) return;
+    bool named = ms_process_knob_sources[MS_KNOB_backend] != MS_SOURCE_DEFAULT;
+    if (ms_slab_mapped_bytes() + ms_large_mapped_bytes() >= (named ? NAMED_STARTS_WITH : STARTS_WITH))
+        ms_arena_start_backend();
 }
 
 /* NULL, and errno may change: there is none, or the limit of the control group leaves no room for it. */

@@ -405,6 +405,7 @@ uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class);
 
 /* The flow of the current tenant's own blocks while their task was current. Any thread. */
 ms_flow_t ms_arena_flow(const ms_arena_t *arena);
+void ms_arena_start_backend(void); /* now, however small the heap is */
 void ms_arena_flow_reset(ms_arena_t *arena); /* a new tenant: counts from zero */
 
 /* Its bytes alone, which are at hand. The arena's own thread. */

@@ -295,10 +295,14 @@ static void climb(void) {
     }
 }
 
+static bool is_off(void) {
+    return strcmp(ms_process.knobs.cgroup_limit, "off") == 0;
+}
+
 /* Stays unknown while there is no descriptor left to look with. */
 static void start(void) {
     const char *knob = ms_process.knobs.cgroup_limit;
-    bool off = strcmp(knob, "off") == 0, given = !off && strcmp(knob, "auto") != 0;
+    bool off = is_off(), given = !off && strcmp(knob, "auto") != 0;
     group.levels = 0;
     errno = 0;
     bool found = given ? given_directory(knob) : find_name() && find_directory();
@@ -333,6 +337,10 @@ static bool take_from_room(size_t bytes) {
 static bool take(size_t bytes, int64_t own_underway) {
     ms_limit_state_t state = atomic_load_explicit(&ms_limit_state, memory_order_relaxed);
     if (state == MS_LIMIT_NONE || (state == MS_LIMIT_UNKNOWN && is_too_small(bytes))) return true;
+    if (is_off()) { /* no file is opened for that */
+        atomic_store_explicit(&ms_limit_state, MS_LIMIT_NONE, memory_order_relaxed);
+        return true;
+    }
     int saved = errno;
     if (state == MS_LIMIT_UNKNOWN) start();
     bool done = !is_set() || take_from_room(bytes);
@@ -369,7 +377,7 @@ MS_COLD void ms_limit_end_slow(size_t bytes) {
 uint64_t ms_limit_bytes(void) {
     uint64_t least = UNLIMITED;
     ms_lock(MS_LOCK_LARGE);
-    if (atomic_load_explicit(&ms_limit_state, memory_order_relaxed) == MS_LIMIT_UNKNOWN) start();
+    if (is_off() || atomic_load_explicit(&ms_limit_state, memory_order_relaxed) == MS_LIMIT_UNKNOWN) start();
     for (uint32_t level = 0; level < group.levels; level++) {
         uint64_t limit = read_number(group.length[level], group.version->limit);
         if (limit < least) least = limit;

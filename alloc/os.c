@@ -178,7 +178,7 @@ static bool overcommit_is_strict(void) {
 bool ms_os_address_space_is_free(void) {
     struct rlimit limit;
     int saved = errno;
-    bool unlimited = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY && !overcommit_is_strict();
+    bool unlimited = !overcommit_is_strict() && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
     errno = saved;
     return unlimited;
 }

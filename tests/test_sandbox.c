@@ -63,12 +63,12 @@ static void expect(bool condition, int status) {
     if (!condition) _exit(status);
 }
 
-static bool refuse(const family_t *family, int error) {
+static bool refuse(const family_t *family, unsigned answer) {
     struct sock_filter filter[20] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
     unsigned short length = 1;
     for (size_t i = 0; i == 0 || (i < 8 && family->calls[i]); i++) {
         filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)family->calls[i], 0, 1);
-        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error);
+        filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, answer);
     }
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     struct sock_fprog program = {length, filter};
@@ -76,6 +76,7 @@ static bool refuse(const family_t *family, int error) {
 }
 
 static const family_t *refused;
+static bool opening_kills;
 
 /* A block, or NULL where that may be. */
 static void *take(size_t entry, size_t size) {
@@ -131,7 +132,8 @@ static void live(void) {
         if (pthread_create(&thread, NULL, fill_and_free, NULL) == 0) expect(pthread_join(thread, NULL) == 0, 21);
         malloc_trim(0);
         fork_and_fill();
-        if (support_is_memscope()) (void)memscope_export_json("/dev/null"); /* it may fail, and says so */
+        if (support_is_memscope() && !opening_kills)
+            (void)memscope_export_json("/dev/null"); /* it may fail, and says so */
     }
     memscope_usage_t usage;
     if (support_is_memscope()) {
@@ -152,7 +154,7 @@ START_TEST(a_call_is_refused) {
         ck_assert_int_ge(pid, 0);
         if (pid == 0) {
             alarm(100);
-            expect(refuse(refused, errors[i]), 0); /* no seccomp here */
+            expect(refuse(refused, SECCOMP_RET_ERRNO | (unsigned)errors[i]), 0); /* no seccomp here */
             live();
             exit(0);
         }
@@ -163,7 +165,28 @@ START_TEST(a_call_is_refused) {
 }
 END_TEST
 
+START_TEST(a_file_that_is_opened_kills) {
+    static const family_t opening = {"open", {SYS_openat, SYS_open, SYS_openat2, SYS_creat}, false};
+    int status;
+    refused = &opening;
+    opening_kills = true;
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        alarm(100);
+        expect(refuse(refused, SECCOMP_RET_KILL_PROCESS), 0); /* no seccomp here */
+        live();
+        exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(status == 0, "status %#x", (unsigned)status);
+}
+END_TEST
+
 static Suite *suite(void) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    const TTest *tests[] = {a_file_that_is_opened_kills};
+    if (conf && strstr(conf, "cgroup_limit:off")) return SUPPORT_SUITE("sandbox", tests);
     Suite *suite = suite_create("sandbox");
     TCase *calls = tcase_create("a_call_is_refused");
     tcase_set_timeout(calls, 240);
@@ -173,11 +196,11 @@ static Suite *suite(void) {
 }
 
 /* The default backing starts in the sandbox. */
-static bool with_no_backing_named(void) {
+static bool with_no_backing_named(const char *conf) {
     int status;
     pid_t pid = fork();
     if (pid == 0) {
-        setenv("MEMSCOPE_CONF", "mode:hybrid", 1);
+        setenv("MEMSCOPE_CONF", conf, 1);
         execl("/proc/self/exe", "test_sandbox", NULL);
         _exit(127);
     }
@@ -185,8 +208,11 @@ static bool with_no_backing_named(void) {
 }
 
 int main(void) {
-    static const char *const modes[] = {"hybrid", "exact,trace:on,trace_output:/dev/null", NULL};
+    static const char *const modes[] = {"hybrid", "exact,trace:on,trace_output:/dev/null", "hybrid,cgroup_limit:off",
+                                        "exact,cgroup_limit:off", NULL};
     bool alone = getenv("MEMSCOPE_CONF") || !support_is_memscope();
     int failed = support_main(suite, modes);
-    return !alone && !with_no_backing_named() ? EXIT_FAILURE : failed;
+    if (alone) return failed;
+    bool good = with_no_backing_named("mode:hybrid");
+    return with_no_backing_named("mode:hybrid,cgroup_limit:off") && good ? failed : EXIT_FAILURE;
 }

@@ -405,6 +405,10 @@ static __attribute__((constructor)) void library_loaded(void) {
         ms_backend_select(backend);
     else if (id == MS_BACKEND_MIMALLOC)
         ms_os_say("backend:mimalloc: ", MS_MIMALLOC_SONAME, " cannot be opened; using ", ms_backend_current()->name, NULL);
+    if (ms_os_opens_nothing) { /* later: so what is read from files is read now */
+        ms_os_address_space_is_free();
+        ms_arena_start_backend();
+    }
 }
 
 static __attribute__((destructor)) void library_unloaded(void) {
