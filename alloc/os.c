@@ -320,20 +320,45 @@ const char *ms_os_hex(char *buffer, uint64_t value) {
 }
 
 #if MS_DEBUG
-static uint64_t fail_nth(void) {
-    const char *text = ms_os_environment("MEMSCOPE_FAIL_NTH");
+/* MEMSCOPE_FAIL_NTH=N fails the Nth request, MEMSCOPE_FAIL_ONE_OF=K:SEED one of K, drawn by seed and number of the request. */
+static struct {
+    _Atomic(bool) known;
+    _Atomic(uint64_t) nth, one_of, seed; /* 0: none fails */
+    _Atomic(uint64_t) requests;
+    _Atomic(bool) told;
+} failures;
+
+static uint64_t number_at(const char **text) {
     uint64_t n = 0;
-    while (text && *text >= '0' && *text <= '9') n = n * 10 + (uint64_t)(*text++ - '0');
+    while (*text && **text >= '0' && **text <= '9') n = n * 10 + (uint64_t)(*(*text)++ - '0');
     return n;
 }
 
+static void read_failures(void) {
+    const char *nth = ms_os_environment("MEMSCOPE_FAIL_NTH"), *one_of = ms_os_environment("MEMSCOPE_FAIL_ONE_OF");
+    atomic_store(&failures.nth, number_at(&nth));
+    uint64_t k = number_at(&one_of);
+    if (one_of && *one_of++ == ':') atomic_store(&failures.seed, number_at(&one_of));
+    atomic_store(&failures.one_of, k);
+    atomic_store(&failures.known, true);
+}
+
+static bool is_drawn(uint64_t request) {
+    uint64_t k = atomic_load(&failures.one_of);
+    uint64_t z = (atomic_load(&failures.seed) + request) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 29) * 0xbf58476d1ce4e5b9u;
+    return k && (z >> 32) % k == 0;
+}
+
+/* Said when it happens, of those that are drawn for the first: the tests must know that something failed. */
 bool ms_os_fail_now(void) {
-    static _Atomic(uint64_t) calls;
-    static _Atomic(uint64_t) nth = UINT64_MAX;
-    if (atomic_load(&nth) == UINT64_MAX) atomic_store(&nth, fail_nth());
-    uint64_t n = atomic_load(&nth);
-    if (n == 0 || atomic_fetch_add(&calls, 1) + 1 != n) return false;
-    ms_os_say("MEMSCOPE_FAIL_NTH", NULL); /* the test ends with the first N for which nothing says so */
+    if (!atomic_load(&failures.known)) read_failures();
+    uint64_t nth = atomic_load(&failures.nth);
+    if (!nth && !atomic_load(&failures.one_of)) return false;
+    uint64_t request = atomic_fetch_add(&failures.requests, 1) + 1;
+    if (request == nth) ms_os_say("MEMSCOPE_FAIL_NTH", NULL);
+    if (request == nth || !is_drawn(request)) return request == nth;
+    if (!atomic_exchange(&failures.told, true)) ms_os_say("MEMSCOPE_FAIL_ONE_OF", NULL);
     return true;
 }
 #else

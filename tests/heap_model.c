@@ -1,6 +1,8 @@
 #include "tests/heap_model.h"
 
+#include <errno.h>
 #include <malloc.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,9 @@
 extern void *_Znwm(size_t size);
 extern void *_Znam(size_t size);
 extern void *_ZnwmSt11align_val_t(size_t size, size_t alignment);
+extern void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag);
+extern void *_ZnamRKSt9nothrow_t(size_t size, const void *tag);
+extern void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag);
 extern void _ZdlPv(void *block);
 extern void _ZdlPvm(void *block, size_t size);
 extern void _ZdlPvSt11align_val_t(void *block, size_t alignment);
@@ -18,6 +23,9 @@ extern void _ZdaPv(void *block);
 extern void _ZdaPvm(void *block, size_t size);
 extern void free_sized(void *block, size_t size) __attribute__((weak));
 extern void free_aligned_sized(void *block, size_t alignment, size_t size) __attribute__((weak));
+
+bool heap_may_refuse;
+_Atomic(uint64_t) heap_refusals;
 
 _Noreturn static void complain(const heap_record_t *record, const char *when, const char *what) {
     fprintf(stderr, "%s: block %p of %zu bytes, alignment %zu: %s\n", when, record->block, record->size,
@@ -43,18 +51,28 @@ static void *call(heap_entry_t entry, size_t size, size_t alignment) {
     case HEAP_MEMALIGN:
         return memalign(alignment, size);
     case HEAP_POSIX_MEMALIGN:
-        return posix_memalign(&block, alignment, size) ? NULL : block;
+        errno = posix_memalign(&block, alignment, size);
+        return block;
     case HEAP_ALIGNED_ALLOC:
         return aligned_alloc(alignment, size);
     case HEAP_OPERATOR_NEW:
-        return _Znwm(size);
+        return heap_may_refuse ? _ZnwmRKSt9nothrow_t(size, NULL) : _Znwm(size);
     case HEAP_OPERATOR_NEW_ARRAY:
-        return _Znam(size);
+        return heap_may_refuse ? _ZnamRKSt9nothrow_t(size, NULL) : _Znam(size);
     case HEAP_OPERATOR_NEW_ALIGNED:
-        return _ZnwmSt11align_val_t(size, alignment);
+        return heap_may_refuse ? _ZnwmSt11align_val_tRKSt9nothrow_t(size, alignment, NULL)
+                               : _ZnwmSt11align_val_t(size, alignment);
     default:
         return malloc(size);
     }
+}
+
+static bool is_refused(const heap_record_t *record, const void *block, const char *when) {
+    if (block) return false;
+    if (!heap_may_refuse) complain(record, when, "no memory");
+    if (errno != ENOMEM) complain(record, when, "no memory, and errno does not say so");
+    atomic_fetch_add_explicit(&heap_refusals, 1, memory_order_relaxed);
+    return true;
 }
 
 static bool takes_alignment(heap_entry_t entry) {
@@ -65,11 +83,13 @@ static bool takes_alignment(heap_entry_t entry) {
 void heap_allocate(heap_record_t *record, heap_counts_t *counts, heap_entry_t entry, size_t size, size_t alignment,
                    uint64_t seed) {
     if (!takes_alignment(entry) || alignment < 16) alignment = 16;
-    if (entry == HEAP_ALIGNED_ALLOC && size < 1u << 20) size = (size + alignment - 1) & ~(alignment - 1); /* as C11 had it */
+    if (entry == HEAP_ALIGNED_ALLOC && size < 1u << 20)
+        size = (size + alignment - 1) & ~(alignment - 1); /* as C11 had it */
+    errno = 0;
     *record = (heap_record_t){call(entry, size, alignment), size, alignment, seed, HEAP_C};
     if (entry == HEAP_OPERATOR_NEW || entry == HEAP_OPERATOR_NEW_ALIGNED) record->family = HEAP_NEW;
     if (entry == HEAP_OPERATOR_NEW_ARRAY) record->family = HEAP_NEW_ARRAY;
-    if (!record->block) complain(record, "allocation", "no memory");
+    if (is_refused(record, record->block, "allocation")) return;
     if (entry == HEAP_CALLOC)
         for (size_t i = 0; i < size; i++)
             if (((const char *)record->block)[i]) complain(record, "calloc", "not zeroed");
@@ -84,8 +104,14 @@ void heap_resize(heap_record_t *record, heap_counts_t *counts, size_t size) {
     size_t kept = size < record->size ? size : record->size;
     /* large blocks are not filled byte by byte: the part that stays gets a pattern of its own length */
     support_fill(record->block, kept, record->seed);
+    errno = 0;
     void *block = realloc(record->block, size);
-    if (!block) complain(record, "realloc", "no memory");
+    if (is_refused(record, block, "realloc")) { /* the block is as it was, but for what was filled anew */
+        if (!support_holds(record->block, kept, record->seed))
+            complain(record, "after a refusal", "contents have changed");
+        support_fill(record->block, record->size, record->seed);
+        return;
+    }
     if (!support_holds(block, kept, record->seed)) complain(record, "after realloc", "contents have changed");
     counts->freed_bytes += record->size;
     counts->freed_blocks++;

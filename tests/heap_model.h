@@ -6,6 +6,7 @@
 #ifndef MS_TESTS_HEAP_MODEL_H
 #define MS_TESTS_HEAP_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,10 @@ typedef enum {
     HEAP_OPERATOR_NEW_ALIGNED,
     HEAP_ENTRIES
 } heap_entry_t;
+
+/* Whether a block may be refused, with ENOMEM: the record stays as it was. Otherwise that ends the process. */
+extern bool heap_may_refuse;
+extern _Atomic(uint64_t) heap_refusals;
 
 /* Makes the record live; it must not be. `alignment` is a power of two. */
 void heap_allocate(heap_record_t *record, heap_counts_t *counts, heap_entry_t entry, size_t size, size_t alignment,
