@@ -59,6 +59,8 @@ typedef struct ms_free_list {
 } ms_free_list_t;
 _Static_assert(sizeof(ms_free_list_t) == 32, "ms_list_offset() multiplies by it");
 
+#define MS_SENT_AHEAD 8u /* blocks; see send_home() */
+
 typedef struct ms_arena {
     /* read by the fast paths */
     uint64_t birth;                     /* word0 of a new block of size 0 */
@@ -136,6 +138,8 @@ typedef struct ms_arena {
     void *outbox_first, *outbox_last;
     uint32_t outbox_blocks;
     size_t outbox_bytes;
+    uint32_t sent;                  /* blocks ever sent */
+    void *sent_last[MS_SENT_AHEAD]; /* those sent last, a ring */
 
     uint32_t foreign_code;    /* code whose cell was used last, 0: none */
     ms_cell_t *foreign_cell;
