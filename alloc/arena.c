@@ -173,15 +173,44 @@ static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
     slab_leave(arena, slab);
 }
 
-/* A free block, header and all, back to its slab. */
-static void slab_push(ms_arena_t *arena, ms_slab_t *slab, const void *payload) {
-    uint32_t offset = (uint32_t)((const char *)ms_header_of(payload) - slab->start);
-    uint32_t index = offset / (uint32_t)ms_class_stride(slab->class);
-    uint64_t bit = (uint64_t)1 << index % 64;
-    if (ms_unlikely(slab->free[index / 64] & bit)) ms_fault_free_list(payload, slab->class);
-    slab->free[index / 64] |= bit;
-    slab->free_blocks++;
-    if (!slab->listed) slab_list(arena, slab);
+/* Of a block in a list of this class. */
+static ms_slab_t *slab_of_listed(const void *payload, uint32_t class) {
+    ms_slab_t *slab = ms_slab_of(payload);
+    if (ms_unlikely(!slab || slab->class != class)) ms_fault_free_list(payload, class);
+    return slab;
+}
+
+/* How a class's slabs are cut. */
+typedef struct cut {
+    size_t stride;
+    uint64_t share; /* what 16 bytes of a block are of 2^32 */
+} cut_t;
+
+static cut_t cut_of(uint32_t class) {
+    size_t stride = ms_class_stride(class);
+    return (cut_t){stride, ((uint64_t)1 << 32) / (stride / 16) + 1};
+}
+
+/* Free blocks of a list, header and all, from `payload` on go back to the slab, as long as they are of it; the first that is not.
+ * Whoever gives up the slab as a whole need not mark them. */
+static inline __attribute__((always_inline)) void *slab_push(ms_slab_t *slab, cut_t cut, void *payload, bool mark) {
+    const uintptr_t first = (uintptr_t)slab->start + sizeof(ms_header_t), bytes = slab->carved * cut.stride;
+    uint32_t count = 0;
+    for (uintptr_t offset; (offset = (uintptr_t)payload - first) < bytes; count++) { /* the list's end is elsewhere */
+        const ms_header_t *header = ms_header_of(payload);
+        if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, slab->class);
+        if (mark) {
+            uint32_t index = (uint32_t)(offset / 16 * cut.share >> 32);
+            uint64_t bit = (uint64_t)1 << index % 64;
+            if (ms_unlikely(slab->free[index / 64] & bit)) ms_fault_free_list(payload, slab->class);
+            slab->free[index / 64] |= bit;
+        }
+        payload = (void *)header->word0;
+        __builtin_prefetch(payload);
+    }
+    if (ms_unlikely(count == 0)) ms_fault_free_list(payload, slab->class);
+    slab->free_blocks += count;
+    return payload;
 }
 
 /* The arena's empty list gets the slab's first free blocks, in order of their addresses. */
@@ -255,16 +284,14 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     void *payload = *tail;
     *tail = ms_list_end;
     if (kept != ms_list_end) ms_header_set_free(ms_header_of(kept), ms_list_end);
+    const cut_t cut = cut_of(class);
     while (payload != ms_list_end) {
-        const ms_header_t *header = ms_header_of(payload);
-        if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
-        void *next = (void *)header->word0;
-        __builtin_prefetch(next);
-        ms_slab_t *slab = ms_slab_of(payload);
-        slab_push(arena, slab, payload);
-        list_lengthen(arena, class, -1);
+        ms_slab_t *slab = slab_of_listed(payload, class);
+        int64_t had = slab->free_blocks;
+        payload = slab_push(slab, cut, payload, true);
+        list_lengthen(arena, class, had - slab->free_blocks);
+        if (!slab->listed) slab_list(arena, slab);
         if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) slab_give_up(arena, slab);
-        payload = next;
     }
 }
 
@@ -285,13 +312,11 @@ static void class_give_up(ms_arena_t *arena, uint32_t class) {
         slab->listed = false;
         if (slab_is_empty(slab)) slab_leave(arena, slab);
     }
-    for (void *payload = list->first, *next; payload != ms_list_end; payload = next) {
-        const ms_header_t *header = ms_header_of(payload);
-        if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, class);
-        next = (void *)header->word0;
-        __builtin_prefetch(next);
-        ms_slab_t *slab = ms_slab_of(payload);
-        if (++slab->free_blocks == slab->carved) slab_leave(arena, slab);
+    const cut_t cut = cut_of(class);
+    for (void *payload = list->first; payload != ms_list_end;) {
+        ms_slab_t *slab = slab_of_listed(payload, class);
+        payload = slab_push(slab, cut, payload, false);
+        if (slab_is_empty(slab)) slab_leave(arena, slab);
     }
     list->first = ms_list_end;
     list_lengthen(arena, class, -arena->cut[class]);
@@ -334,15 +359,14 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     uintptr_t page = (uintptr_t)first & ~(uintptr_t)(MS_PAGE - 1), most = page + CUT_AT_ONCE;
     uintptr_t end = slab->touched_end < most ? slab->touched_end : most;
     if (end < page + MS_PAGE) end = page + MS_PAGE;
-    uint32_t count = 0;
-    do {
-        ms_header_t *header = (ms_header_t *)at;
-        bool last = ++count == slab->capacity - slab->carved || (uintptr_t)at + 2 * stride > end;
-        ms_header_set_free(header, last ? ms_list_end : at + stride + sizeof(ms_header_t));
-        if (ms_unlikely(ms_process.paranoid)) ms_paranoia_cut(header + 1, stride - sizeof *header);
-        at += stride;
-        if (last) break;
-    } while (true);
+    size_t fit = (end - (uintptr_t)first) / stride, left = slab->capacity - slab->carved;
+    uint32_t count = (uint32_t)(fit == 0 ? 1 : fit < left ? fit : left);
+    for (uint32_t i = 1; i < count; i++, at += stride) ms_header_set_free((ms_header_t *)at, at + stride + sizeof(ms_header_t));
+    ms_header_set_free((ms_header_t *)at, ms_list_end);
+    at += stride;
+    if (ms_unlikely(ms_process.paranoid))
+        for (char *block = first; block < at; block += stride)
+            ms_paranoia_cut(block + sizeof(ms_header_t), stride - sizeof(ms_header_t));
     slab->carved += count;
     if ((uintptr_t)at > slab->touched_end) slab->touched_end = (uintptr_t)at;
     if ((size_t)(at - slab->start) > narrow_bytes(class)) arena->narrowed[class] = NARROW_TIMES;
