@@ -1388,10 +1388,10 @@ static inline bool release_large_own(ms_arena_t *arena, void *payload, ms_origin
     if (!block || atomic_load_explicit(&block->payload, memory_order_relaxed) != payload || !ms_large_is_live(block))
         block = ms_large_find_fast(payload);
     ms_header_t *header = ms_header_of(payload);
-    if (!block || !ms_header_is(header, arena->expect[origin] + ms_secret.large) || header->word0 >> MS_WORD0_SITE_SHIFT ||
-        !ms_large_claim(block))
+    if (!block || !ms_header_is(header, arena->expect[origin] + ms_secret.large) || header->word0 >> MS_WORD0_SITE_SHIFT)
         return false;
     ms_arena_hide_current(arena);
+    ms_large_claim_own(block);
     arena->freed_bytes += block->size;
     arena->freed_blocks++;
     if (block->sample_site) count_sample_free_large(arena, block);

@@ -137,6 +137,11 @@ static inline bool ms_large_claim(ms_large_t *block) {
     return atomic_compare_exchange_strong_explicit(&block->state, &live, MS_LARGE_KEPT, memory_order_acq_rel,
                                                    memory_order_relaxed);
 }
+/* The same for a block seen live that the current thread allocated, without an atomic operation: a program in which another
+ * thread frees it at this very moment is not told so. */
+static inline void ms_large_claim_own(ms_large_t *block) {
+    atomic_store_explicit(&block->state, MS_LARGE_KEPT, memory_order_release);
+}
 /* Gives a claimed block's memory to what the arena keeps, to the cache or back. */
 void ms_large_release(ms_large_kept_t *kept, ms_large_t *block);
 
