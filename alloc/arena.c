@@ -497,7 +497,7 @@ size_t ms_arena_drain(ms_arena_t *arena) {
     while (payload) {
         ms_facts_t facts = ms_open(ms_header_of(payload));
         void *next = ms_facts_next(facts);
-        __builtin_prefetch(*(void **)payload, 1); /* a hint, and no more: see send_home() */
+        ms_fetch_ahead(payload);
         size_t size = ms_facts_size(facts);
         if (ms_unlikely(!ms_facts_are_remote(facts)))
             ms_fault_free_list(payload, ms_slab_of(payload)->class);
@@ -578,8 +578,8 @@ ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next)
 }
 
 /* The list in an inbox is one chain of cache lines that lie in other cores' caches: who follows it waits for each of them in
- * turn. So the first word of a block names one that comes some blocks later, for ms_arena_drain() to fetch meanwhile. Nothing
- * depends on what that word says: the program may have kept the pointer and written there. */
+ * turn. So the first word of a block names one that comes some blocks later, for ms_fetch_ahead(). Nothing depends on what
+ * that word says: the program may have kept the pointer and written there. */
 static inline void hint_ahead(ms_arena_t *arena, void *payload) {
     void **earlier = &arena->sent_last[arena->sent++ % MS_SENT_AHEAD];
     if (ms_likely(!ms_process.paranoid)) *(void **)payload = *earlier;

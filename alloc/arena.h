@@ -59,7 +59,7 @@ typedef struct ms_free_list {
 } ms_free_list_t;
 _Static_assert(sizeof(ms_free_list_t) == 32, "ms_list_offset() multiplies by it");
 
-#define MS_SENT_AHEAD 8u /* blocks; see send_home() */
+#define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
 typedef struct ms_arena {
     /* read by the fast paths */
@@ -319,6 +319,9 @@ static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *
     return ms_likely(payload[-1] == seal + (uintptr_t)payload);
 }
 
+/* Requested bytes of such a block. */
+static inline size_t ms_plain_size(const uint64_t *payload) { return payload[-2] & 0xffff; }
+
 static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (ms_unlikely(!ms_is_plain(arena, payload, origin))) {
@@ -326,14 +329,14 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
         return;
     }
     MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
-    size_t size = ((uint64_t *)payload)[-2] & 0xffff;
+    size_t size = ms_plain_size(payload);
     ms_give_plain(arena, payload, size, ms_list_offset(size));
 }
 
 /* The same for calls that name the block's size. */
 static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t said) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely((((uint64_t *)payload)[-2] & 0xffff) != said)) {
+    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely(ms_plain_size(payload) != said)) {
         ms_release_sized_slow(payload, origin, said);
         return;
     }
@@ -346,7 +349,7 @@ static inline __attribute__((always_inline)) void ms_resize_plain(ms_arena_t *ar
     arena->countdown -= (int64_t)size;
     arena->allocated_blocks++;
     arena->freed_blocks++;
-    arena->freed_bytes += payload[-2] & 0xffff;
+    arena->freed_bytes += ms_plain_size(payload);
     ms_list_at(arena, offset)->allocated++;
     ms_list_at(arena, offset)->freed_before++;
     payload[-2] = arena->birth + size;
@@ -358,7 +361,7 @@ static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payl
     ms_arena_t *arena = ms_arena_current;
     if (!ms_is_plain(arena, payload, origin)) return false;
     size_t offset = ms_list_offset(size);
-    if (offset != ms_list_offset(payload[-2] & 0xffff) || arena->countdown < (int64_t)size) return false;
+    if (offset != ms_list_offset(ms_plain_size(payload)) || arena->countdown < (int64_t)size) return false;
     ms_resize_plain(arena, payload, size, offset, origin, 0);
     return true;
 }
@@ -486,6 +489,9 @@ void *ms_block_payload(const ms_block_facts_t *block); /* what the program got *
 
 /* What the header of a block says once it is freed and on its way home or in quarantine, before the block `next`. */
 ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next);
+
+/* Of a block on its way home: fetches the one that its first word names, if the program left it that (hint_ahead()). */
+static inline void ms_fetch_ahead(const void *payload) { __builtin_prefetch(*(void *const *)payload, 1); }
 
 /* Whether `payload` is the inner payload of the live extended block at `base`. */
 bool ms_block_has_inner(const void *base, const void *payload);

@@ -98,6 +98,8 @@ _Noreturn void ms_fault_pointer(const char *call, const void *payload) {
     abort();
 }
 
+_Noreturn void ms_fault_freed_at_once(const void *payload) { die("double free of ", payload, ": two threads freed it at once"); }
+
 _Noreturn void ms_fault_free_list(const void *payload, uint32_t class) {
     char hex[24], size[24];
     ms_os_say("corrupted free list: the free block at ", ms_os_hex(hex, (uintptr_t)payload), " (up to ",

@@ -344,6 +344,7 @@ ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
         size_t mapped = kept->entry[i].mapped;
         if (mapped < wanted || (mapped > 2 * (size_t)MS_PAGE + bytes && mapped - wanted > mapped / 4)) continue;
         ms_large_t *block = kept->entry[i].block;
+        ms_large_check_kept(kept, block);
         ms_large_kept_add(kept, -1, mapped);
         for (; i < kept->count; i++) kept->entry[i] = kept->entry[i + 1];
         ms_large_set_live(block, size, bytes);
@@ -356,6 +357,7 @@ ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
 static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
     ms_lock(MS_LOCK_LARGE);
     for (uint32_t i = 0; i < count; i++) {
+        ms_large_check_kept(kept, kept->entry[i].block);
         ms_large_kept_add(kept, -1, kept->entry[i].mapped);
         retire(kept->entry[i].block); /* kept ones are small enough to be cached */
     }

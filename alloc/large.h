@@ -53,6 +53,7 @@ typedef struct ms_large {
     struct ms_large *next;       /* in its bin of the cache, or among unused descriptors */
     struct ms_large *previous;   /* in its bin */
     struct ms_large *older, *newer; /* in the cache, by time of freeing */
+    const struct ms_large_kept *keeper; /* KEPT: who keeps it */
     uint64_t freed_ns;           /* in the cache: since when */
 } ms_large_t;
 
@@ -98,12 +99,20 @@ static inline void ms_large_kept_add(ms_large_kept_t *kept, int sign, size_t map
     __atomic_store_n(&kept->bytes, kept->bytes + (uint64_t)sign * mapped, __ATOMIC_RELAXED);
 }
 
+/* Two threads that free a block at the same moment may both keep it; the one that wrote last does. */
+_Noreturn void ms_fault_freed_at_once(const void *payload); /* alloc/fault.c */
+static inline void ms_large_check_kept(const ms_large_kept_t *kept, const ms_large_t *block) {
+    if (ms_unlikely(block->keeper != kept || atomic_load_explicit(&block->state, memory_order_relaxed) != MS_LARGE_KEPT))
+        ms_fault_freed_at_once(atomic_load_explicit(&block->payload, memory_order_relaxed));
+}
+
 /* The kept block freed last if it fits: it wastes at most a quarter. */
 static inline ms_large_t *ms_large_take_newest(ms_large_kept_t *kept, size_t size) {
     if (kept->count == 0) return NULL;
     size_t mapped = kept->entry[kept->count - 1].mapped, bytes = sizeof(ms_header_t) + size;
     if (mapped - bytes > mapped / 4) return NULL; /* also if it is smaller */
     ms_large_t *block = kept->entry[kept->count - 1].block;
+    ms_large_check_kept(kept, block);
     ms_large_kept_add(kept, -1, mapped);
     ms_large_set_live(block, size, bytes);
     return kept->last = block;
@@ -119,6 +128,7 @@ static inline bool ms_large_keep(ms_large_kept_t *kept, ms_large_t *block) {
     uint32_t count = kept->count;
     block->zeroed = false;
     if (!ms_large_has_room(kept, mapped)) return false;
+    block->keeper = kept;
     kept->entry[count].mapped = mapped;
     kept->entry[count].block = block;
     kept->entry[count].tick = kept->tick;
@@ -137,8 +147,8 @@ static inline bool ms_large_claim(ms_large_t *block) {
     return atomic_compare_exchange_strong_explicit(&block->state, &live, MS_LARGE_KEPT, memory_order_acq_rel,
                                                    memory_order_relaxed);
 }
-/* The same for a block seen live that the current thread allocated, without an atomic operation: a program in which another
- * thread frees it at this very moment is not told so. */
+/* The same for a block seen live that the current thread allocated, without an atomic operation: if another thread frees it at
+ * this very moment, that is found when the block is to be used again (ms_large_check_kept()). */
 static inline void ms_large_claim_own(ms_large_t *block) {
     atomic_store_explicit(&block->state, MS_LARGE_KEPT, memory_order_release);
 }

@@ -152,7 +152,10 @@ void *pvalloc(size_t size) {
     return ms_allocate_aligned((size + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MS_ORIGIN_C, NULL);
 }
 
-size_t malloc_usable_size(void *payload) { return payload ? ms_block_size(payload) : 0; }
+size_t malloc_usable_size(void *payload) {
+    if (!payload) return 0;
+    return ms_likely(ms_is_plain(ms_arena_current, payload, MS_ORIGIN_C)) ? ms_plain_size(payload) : ms_block_size(payload);
+}
 
 /* ---- statistics in glibc's words: arena and hblkhd are what was obtained from the system for slabs and large blocks,
  * uordblks what is in use, fordblks what is free */

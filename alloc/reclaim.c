@@ -16,6 +16,7 @@ static void *next_of(const void *payload) { return ms_facts_next(ms_open(ms_head
 /* Each slab learns how many of its blocks are in the list. */
 static void count_homes(void *payload) {
     for (; payload; payload = next_of(payload)) {
+        ms_fetch_ahead(payload);
         ms_slab_t *slab = ms_slab_of(payload);
         ms_facts_t facts = ms_open(ms_header_of(payload));
         if (ms_unlikely(!ms_facts_are_remote(facts) || ms_class_of(ms_facts_size(facts)) != slab->class))
