@@ -49,6 +49,7 @@ static bool stray_exists; /* MS_LOCK_STRAY */
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */
 
+static bool any_cut_off; /* MS_LOCK_THREADS: ms_thread_agree() has something to do */
 static uint64_t reuse_starts;
 static uint32_t reuse_failures; /* MS_LOCK_THREADS: looks in a row that found nothing, at most 8 */
 
@@ -209,6 +210,31 @@ static bool reuse_is_due(void) {
     return (++reuse_starts & (((uint64_t)1 << shift) - 1)) == 0;
 }
 
+/* A thread that a fork cut off counted others' blocks in its total and in the cells of their owners, and a child may have one count
+ * and not the other: not only where the thread was in between, but of all that it counted while the kernel copied the address
+ * space, page by page. The cells are as right: the total is theirs. Not if there are some that had no memory, nor if one was being
+ * moved to another (then they are more by all that is in it). */
+#define SKEW_MOST 64 /* blocks */
+static void agree_with_cells(ms_thread_t *thread) {
+    uint64_t bytes, blocks;
+    bool due = thread->cut_off && thread != &folded && thread->freed; /* the folded record was locked */
+    thread->cut_off = false;
+    if (!due || ms_cells_dropped()) return;
+    ms_cells_freed(thread->freed, &bytes, &blocks);
+    if (blocks > thread->foreign_freed_blocks + SKEW_MOST) return;
+    thread->foreign_freed_bytes = bytes;
+    thread->foreign_freed_blocks = blocks;
+}
+
+void ms_thread_agree(void) {
+    if (!any_cut_off) return;
+    any_cut_off = false;
+    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
+        ms_thread_t *thread = ms_thread_of_code(code);
+        if (thread) agree_with_cells(thread);
+    }
+}
+
 /* Takes over the code of the oldest ended thread without live blocks; looks at a few only. */
 static ms_thread_t *record_reuse(void) {
     if (!reuse_is_due()) return NULL;
@@ -219,6 +245,7 @@ static ms_thread_t *record_reuse(void) {
             ended_push(thread);
             continue;
         }
+        agree_with_cells(thread);
         folded.final.allocated_bytes += thread->final.allocated_bytes;
         folded.final.allocated_blocks += thread->final.allocated_blocks;
         folded.final.freed_bytes += thread->final.freed_bytes;
@@ -285,10 +312,11 @@ static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const m
     ms_thread_t *freer = arena->thread;
     if (!freer->freed) {
         ms_cells_t *cells = ms_os_map_metadata(sizeof *cells);
-        if (!cells) return NULL;
+        if (!cells) return ms_cell_drop();
         __atomic_store_n(&freer->freed, cells, __ATOMIC_RELEASE);
     }
     ms_cell_t *cell = ms_cell(freer->freed, code);
+    if (!ms_cell_find(freer->freed, code)) return cell; /* the shared one, of whose numbers nothing is known */
     if (cell->owner != owner->id) {
         if (cell->freed_blocks) {
             ms_cell_t *rest = ms_cell(freer->freed, MS_CODE_FOLDED);
@@ -313,10 +341,8 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
     ms_cell_t *cell = arena->foreign_cell;
     if (ms_unlikely(!cell || arena->foreign_code != code || cell->owner != owner->id || shared))
         cell = foreign_cell(arena, code, owner);
-    if (cell) {
-        ms_count(&cell->freed_bytes, size);
-        ms_count(&cell->freed_blocks, 1);
-    }
+    ms_count(&cell->freed_bytes, size);
+    ms_count(&cell->freed_blocks, 1);
     if (ms_unlikely(shared)) ms_unlock(MS_LOCK_THREADS);
 }
 
@@ -487,17 +513,6 @@ static void fork_parent(void) {
     ms_unlock_all();
 }
 
-/* A thread that the fork cut off while it counted another's block may have counted it in its total and not in the cell of the
- * owner. The cells are right then: the total is theirs. A larger difference is of cells there was no memory for. */
-static void agree_with_cells(ms_thread_t *thread) {
-    uint64_t bytes, blocks;
-    if (thread == &folded || !thread->freed) return; /* the folded record was locked */
-    ms_cells_freed(thread->freed, &bytes, &blocks);
-    if (thread->foreign_freed_blocks - blocks > 1) return;
-    thread->foreign_freed_bytes = bytes;
-    thread->foreign_freed_blocks = blocks;
-}
-
 static void fork_child(void) {
     ms_backend_after_fork(true);
     ms_lock_renew_all();
@@ -509,7 +524,7 @@ static void fork_child(void) {
         } else if (thread && arena != &stray) { /* the stray arena is nobody's: its lock says it was at rest */
             atomic_store(&arena->state, MS_ARENA_FROZEN);
             end_record(arena);
-            agree_with_cells(thread);
+            thread->cut_off = any_cut_off = true;
         }
     }
 }

@@ -32,6 +32,7 @@ typedef struct ms_thread {
     uint64_t peak_bytes, cpu_ns; /* when ended */
     ms_cells_t *freed;    /* what it freed of other threads, by code; cell.owner is that thread's id */
     struct ms_thread *older, *newer; /* ended threads */
+    bool cut_off;         /* by a fork, and ms_thread_agree() has not looked at it yet */
 } ms_thread_t;
 
 #pragma GCC visibility push(hidden) /* no detour through the GOT */
@@ -78,6 +79,10 @@ uint32_t ms_thread_code_count(void); /* codes below this may be in use */
 ms_flow_t ms_thread_own_flow(const ms_thread_t *thread);
 /* All blocks of the thread freed by others. Under MS_LOCK_THREADS. */
 ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread);
+
+/* In a child of fork, before totals are read: a thread of the parent may have been cut off between two counts. The first call looks
+ * at all that those threads freed of each other's, which most children need not do. Under MS_LOCK_THREADS. */
+void ms_thread_agree(void);
 
 /* Blocks of `code` were freed here, by a thread whose they are not. */
 void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size);

@@ -80,6 +80,7 @@ static ms_flow_t flow_through(const ms_thread_t *thread) {
 static ms_flow_t process_flow(void) {
     ms_flow_t sum = {0};
     ms_lock(MS_LOCK_THREADS);
+    ms_thread_agree();
     for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
         const ms_thread_t *thread = ms_thread_of_code(code);
         if (!thread) continue;

@@ -7,30 +7,30 @@ uint64_t ms_cells_dropped(void) {
     return atomic_load_explicit(&dropped, memory_order_relaxed);
 }
 
-static ms_cell_t *drop(void) {
+ms_cell_t *ms_cell_drop(void) {
     atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
     return &spill;
 }
 
 /* The releases pair with the acquires of ms_cell_find(). */
 ms_cell_t *ms_cell_make(ms_cells_t *cells, uint32_t id) {
-    if (id >= MS_CELL_LIMIT) return drop();
+    if (id >= MS_CELL_LIMIT) return ms_cell_drop();
     _Atomic(ms_cell_directory_t *) *root = &cells->root[id >> MS_CELL_DIRECTORY_SHIFT];
     ms_cell_directory_t *directory = atomic_load_explicit(root, memory_order_relaxed);
     if (!directory) {
-        if (!(directory = ms_os_map_metadata(sizeof *directory))) return drop();
+        if (!(directory = ms_os_map_metadata(sizeof *directory))) return ms_cell_drop();
         atomic_store_explicit(root, directory, memory_order_release);
     }
     _Atomic(ms_cell_chunks_t *) *outer = &directory->chunks[ms_cell_outer(id)];
     ms_cell_chunks_t *chunks = atomic_load_explicit(outer, memory_order_relaxed);
     if (!chunks) {
-        if (!(chunks = ms_os_map_metadata(sizeof *chunks))) return drop();
+        if (!(chunks = ms_os_map_metadata(sizeof *chunks))) return ms_cell_drop();
         atomic_store_explicit(outer, chunks, memory_order_release);
     }
     _Atomic(ms_cell_t *) *inner = &chunks->chunk[ms_cell_inner(id)];
     ms_cell_t *chunk = atomic_load_explicit(inner, memory_order_relaxed);
     if (!chunk) {
-        if (!(chunk = ms_os_map_metadata(MS_CELL_CHUNK * sizeof *chunk))) return drop();
+        if (!(chunk = ms_os_map_metadata(MS_CELL_CHUNK * sizeof *chunk))) return ms_cell_drop();
         atomic_store_explicit(inner, chunk, memory_order_release);
     }
     return &chunk[id & (MS_CELL_CHUNK - 1)];

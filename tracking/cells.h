@@ -87,6 +87,7 @@ static inline ms_cell_t *ms_cell_find(const ms_cells_t *cells, uint32_t id) {
 /* The cell of `id`, made if need be; owner only. Never NULL: without memory for it a shared cell that no reader sums
  * takes the numbers, and ms_cells_dropped() counts them. */
 ms_cell_t *ms_cell_make(ms_cells_t *cells, uint32_t id);
+ms_cell_t *ms_cell_drop(void); /* that shared cell, counted */
 uint64_t ms_cells_dropped(void);
 
 static inline ms_cell_t *ms_cell(ms_cells_t *cells, uint32_t id) {

@@ -568,6 +568,7 @@ static __attribute__((noinline)) ms_snapshot_t *take_once(fill_fn *fill_tables, 
     ms_lock(MS_LOCK_EXPORT);
     ms_lock(MS_LOCK_TASKS);
     ms_lock(MS_LOCK_THREADS);
+    ms_thread_agree();
     filled = filled && fill_tables(snapshot, reason, scan ? &roots : NULL);
     ms_unlock(MS_LOCK_THREADS);
     ms_unlock(MS_LOCK_TASKS);
