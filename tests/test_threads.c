@@ -338,7 +338,7 @@ START_TEST(trim_gives_address_space_back) {
 }
 END_TEST
 
-/* Slabs change from class to class in their threads while all blocks are walked. */
+/* Slabs change from class to class in their threads while all blocks are walked; test_walk has the very moment. */
 static atomic_bool walked_enough;
 static void *change_classes(void *seed) {
     uint32_t state = (uint32_t)(uintptr_t)seed;
