@@ -577,12 +577,14 @@ ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next)
     return facts_freed(block->facts, ms_facts_size(block->facts) - block->size, next);
 }
 
-/* The list in an inbox is one chain of cache lines that lie in other cores' caches: who follows it waits for each of them in
- * turn. So the first word of a block names one that comes some blocks later, for ms_fetch_ahead(). Nothing depends on what
- * that word says: the program may have kept the pointer and written there. */
+/* The list in an inbox is one chain of cache lines that lie in other cores' caches: who follows it waits for each of
+ * them in turn. So the first word of a block names one that comes some blocks later, for ms_fetch_ahead(): its
+ * complement, as the word may still stand there when the block is given out again, and is no pointer of the program's
+ * (tracking/reach.h). Nothing depends on what the word says: the program may have kept the pointer and written there.
+ */
 static inline void hint_ahead(ms_arena_t *arena, void *payload) {
     void **earlier = &arena->sent_last[arena->sent++ % MS_SENT_AHEAD];
-    if (ms_likely(!ms_process.paranoid)) *(void **)payload = *earlier;
+    if (ms_likely(!ms_process.paranoid)) *(uintptr_t *)payload = ~(uintptr_t)*earlier;
     *earlier = payload;
 }
 

@@ -491,7 +491,9 @@ void *ms_block_payload(const ms_block_facts_t *block); /* what the program got *
 ms_facts_t ms_block_facts_freed(const ms_block_facts_t *block, const void *next);
 
 /* Of a block on its way home: fetches the one that its first word names, if the program left it that (hint_ahead()). */
-static inline void ms_fetch_ahead(const void *payload) { __builtin_prefetch(*(void *const *)payload, 1); }
+static inline void ms_fetch_ahead(const void *payload) {
+    __builtin_prefetch((void *)~*(const uintptr_t *)payload, 1);
+}
 
 /* Whether `payload` is the inner payload of the live extended block at `base`. */
 bool ms_block_has_inner(const void *base, const void *payload);

@@ -66,6 +66,14 @@ class Leaks(cli_support.Case):
                 self.assertGreater(check["global_bytes"], 0)
                 self.assertGreater(check["stack_bytes"], 0)
 
+    def test_handed_over(self):
+        """Blocks that another thread freed come back with nothing in them that looks like a pointer to one of them."""
+        program = self.subject()
+        for conf in ("mode:exact", "mode:hybrid", "mode:off", "mode:exact,junk:on"):
+            definite, indirect, possible, reachable = amounts(self.run_on(program, "handed_over", conf=f"{conf},leaks:scan"))
+            self.assertEqual((indirect, possible, reachable), ((0, 0), (0, 0), (6400, 32)), conf)
+            self.assertIn(definite[1], (32, 33), conf) # the C library keeps a block for the thread's variables
+
     def test_own_threads(self):
         """The library's own threads, which may just be ending, are none of the program's."""
         program, scenario = self.subject(), next(iter(TRUTH))
