@@ -395,7 +395,8 @@ static void script_entries(void) {
         blocks[6] = take_as(realloc(NULL, size), size);
         blocks[7] = take(0);
         if (malloc(too_much[i % 2]) || realloc(blocks[6].memory, too_much[i % 2])) die("that was too much");
-        failures += 2;
+        if (calloc(too_much[i % 2], 5) || reallocarray(blocks[6].memory, too_much[i % 2], 5)) die("that was too much");
+        failures += 4;
         for (size_t b = 0; b < 8; b++)
             if ((i + b) % 5) give(&blocks[b]);
     }

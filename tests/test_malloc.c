@@ -355,6 +355,47 @@ START_TEST(impossible_alignments_are_refused) {
 }
 END_TEST
 
+START_TEST(posix_memalign_that_fails_leaves_all) {
+    void *untouched = &untouched;
+    for (size_t i = 0; i < TOO_BIG_COUNT; i++) {
+        errno = 4711;
+        ck_assert_int_eq(posix_memalign(&untouched, 64, too_big[i]), ENOMEM);
+        ck_assert_ptr_eq(untouched, &untouched);
+        ck_assert_int_eq(errno, 4711);
+    }
+}
+END_TEST
+
+/* As in glibc. */
+START_TEST(memalign_rounds_alignments_up) {
+    static const size_t given[][2] = {{3, 16}, {17, 32}, {24, 32}, {33, 64}, {100, 128}, {3000, 4096}, {5000, 8192}};
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+        void *blocks[8];
+        for (size_t b = 0; b < 8; b++) {
+            blocks[b] = memalign(given[i][0], 40);
+            ck_assert_ptr_nonnull(blocks[b]);
+            ck_assert_uint_eq((uintptr_t)blocks[b] % given[i][1], 0);
+            support_fill(blocks[b], 40, b);
+        }
+        for (size_t b = 0; b < 8; b++) {
+            ck_assert(support_holds(blocks[b], 40, b));
+            free(blocks[b]);
+        }
+    }
+}
+END_TEST
+
+/* There is no power of two that large, so it is not a question of memory. */
+START_TEST(alignments_beyond_all_powers_are_invalid) {
+    volatile size_t beyond[] = {((size_t)1 << 63) + 1, SIZE_MAX - 1, SIZE_MAX}; /* volatile: the compiler would warn */
+    for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
+        errno = 0;
+        ck_assert_ptr_null(memalign(beyond[i], 8));
+        ck_assert_int_eq(errno, EINVAL);
+    }
+}
+END_TEST
+
 START_TEST(aligned_alloc_wants_a_power_of_two) {
     static const size_t bad[] = {3, 6, 7, 12, 24, 100, 4097, SIZE_MAX};
     if (!support_is_memscope()) return; /* glibc before 2.38 rounds up */
@@ -541,6 +582,8 @@ END_TEST
 /* The names inside libc that old programs and static libraries call. */
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t), *__libc_valloc(size_t), *__libc_pvalloc(size_t);
+extern void *__libc_reallocarray(void *, size_t, size_t);
+#pragma weak __libc_reallocarray
 extern void __libc_free(void *);
 
 START_TEST(libc_names) {
@@ -558,6 +601,14 @@ START_TEST(libc_names) {
         else
             __libc_free(blocks[i]);
     }
+    volatile size_t many = SIZE_MAX / 16 + 1; /* times 16 it wraps to 0 */
+    errno = 0;
+    ck_assert_ptr_null(__libc_calloc(many, 16));
+    ck_assert_int_eq(errno, ENOMEM);
+    if (!__libc_reallocarray) return;
+    errno = 0;
+    ck_assert_ptr_null(__libc_reallocarray(NULL, many, 16));
+    ck_assert_int_eq(errno, ENOMEM);
 }
 END_TEST
 
@@ -576,6 +627,9 @@ static Suite *suite(void) {
                             more_than_the_machine_has_is_refused,
                             products_that_overflow_are_refused,
                             impossible_alignments_are_refused,
+                            posix_memalign_that_fails_leaves_all,
+                            memalign_rounds_alignments_up,
+                            alignments_beyond_all_powers_are_invalid,
                             aligned_alloc_wants_a_power_of_two,
                             free_preserves_errno,
                             success_preserves_errno,
