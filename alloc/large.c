@@ -105,7 +105,9 @@ static void close_gap(table_t *table, size_t at) {
 static void table_remove(ms_large_t *block) {
     table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
     size_t at = hash(payload_of(block)) & table->mask;
-    while (atomic_load_explicit(&table->slot[at], memory_order_relaxed) != block) at = (at + 1) & table->mask;
+    for (ms_large_t *found; (found = atomic_load_explicit(&table->slot[at], memory_order_relaxed)) != block;
+         at = (at + 1) & table->mask)
+        if (ms_unlikely(!found)) ms_fault_freed_at_once(payload_of(block)); /* somebody else removed it */
     close_gap(table, at);
     __atomic_store_n(&large.blocks, large.blocks - 1, __ATOMIC_RELAXED);
     __atomic_store_n(&large.mapped_bytes, large.mapped_bytes - block->mapped, __ATOMIC_RELAXED);
@@ -173,6 +175,8 @@ static void cached_add(uint64_t bytes) {
 }
 
 static void cache_remove(ms_large_t *block) {
+    if (ms_unlikely(atomic_load_explicit(&block->state, memory_order_relaxed) != MS_LARGE_GONE))
+        ms_fault_freed_at_once(payload_of(block)); /* somebody claimed it after it was retired */
     uint32_t bin = bin_of(block->mapped);
     *(block->previous ? &block->previous->next : &large.bins[bin]) = block->next;
     if (block->next) block->next->previous = block->previous;
@@ -311,7 +315,8 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
 /* MS_LOCK_LARGE. Out of the table; what may be cached is. True: the caller gives the memory back and then descriptor_free(). */
 static bool retire(ms_large_t *block) {
     table_remove(block);
-    atomic_store_explicit(&block->state, MS_LARGE_GONE, memory_order_relaxed);
+    if (ms_unlikely(atomic_exchange_explicit(&block->state, MS_LARGE_GONE, memory_order_relaxed) != MS_LARGE_KEPT))
+        ms_fault_freed_at_once(payload_of(block)); /* somebody else keeps it and has given it out again */
     large.recent[large.recent_next++ % RECENT] = (uintptr_t)payload_of(block);
     if (!may_be_cached(block)) return true;
     cache_put(block);

@@ -99,7 +99,9 @@ static inline void ms_large_kept_add(ms_large_kept_t *kept, int sign, size_t map
     __atomic_store_n(&kept->bytes, kept->bytes + (uint64_t)sign * mapped, __ATOMIC_RELAXED);
 }
 
-/* Two threads that free a block at the same moment may both keep it; the one that wrote last does. */
+/* Two threads that free a block at the same moment may both keep it; the one that wrote last does. Or one gives it
+ * back, to the cache, while the other keeps it or does the same: that is found when either is to go on with it
+ * (alloc/large.c). */
 _Noreturn void ms_fault_freed_at_once(const void *payload); /* alloc/fault.c */
 static inline void ms_large_check_kept(const ms_large_kept_t *kept, const ms_large_t *block) {
     if (ms_unlikely(block->keeper != kept || atomic_load_explicit(&block->state, memory_order_relaxed) != MS_LARGE_KEPT))
