@@ -210,17 +210,17 @@ static bool reuse_is_due(void) {
     return (++reuse_starts & (((uint64_t)1 << shift) - 1)) == 0;
 }
 
-/* A thread that a fork cut off counted others' blocks in its total and in the cells of their owners, and a child may have one count
- * and not the other: not only where the thread was in between, but of all that it counted while the kernel copied the address
- * space, page by page. The cells are as right: the total is theirs. Not if there are some that had no memory, nor if one was being
- * moved to another (then they are more by all that is in it). */
+/* A thread that a fork cut off counted others' blocks in its total and in the cells of their owners, and a child may
+ * have one count and not the other, as the thread was in between: most likely where it freed its first, and the memory
+ * for its cells was yet to come. The cells are as right: the total is theirs. Not if there are some that had no memory,
+ * nor if one was being moved to another (then they are more by all that is in it). */
 #define SKEW_MOST 64 /* blocks */
 static void agree_with_cells(ms_thread_t *thread) {
-    uint64_t bytes, blocks;
-    bool due = thread->cut_off && thread != &folded && thread->freed; /* the folded record was locked */
+    uint64_t bytes = 0, blocks = 0;
+    bool due = thread->cut_off && thread != &folded; /* the folded record was locked */
     thread->cut_off = false;
     if (!due || ms_cells_dropped()) return;
-    ms_cells_freed(thread->freed, &bytes, &blocks);
+    if (thread->freed) ms_cells_freed(thread->freed, &bytes, &blocks);
     if (blocks > thread->foreign_freed_blocks + SKEW_MOST) return;
     thread->foreign_freed_bytes = bytes;
     thread->foreign_freed_blocks = blocks;
