@@ -207,7 +207,7 @@ struct Node {
 
 struct Full {
     size_t count;
-    bool clean; // std::bad_alloc from a throwing form, NULL from a nothrow one
+    bool clean; // std::bad_alloc from a throwing form, NULL from a nothrow one; before that, blocks as they were asked for
 };
 
 // Takes blocks until there are no more.
@@ -217,13 +217,14 @@ Full take_all(const Form &form, size_t size, Node *&list) {
         try {
             block = form.allocate(size, align_val_t(64));
         } catch (const std::bad_alloc &) {
-            full.clean = form.throws;
+            full.clean &= form.throws;
             return full;
         }
         if (!block) {
-            full.clean = !form.throws;
+            full.clean &= !form.throws;
             return full;
         }
+        full.clean &= uintptr_t(block) % (form.aligned ? 64 : 16) == 0;
         list = new (block) Node{list};
     }
 }
