@@ -445,6 +445,14 @@ START_TEST(success_preserves_errno) {
             if (support_is_memscope()) ck_assert_msg(errno == 4711, "%s(%zu) changed errno", entries[e].name, sizes[s]);
             free(block);
         }
+    for (size_t from = 0; from < SIZE_COUNT && support_is_memscope(); from++)
+        for (size_t to = 1; to < SIZE_COUNT; to += 3) {
+            void *block = malloc(sizes[from]);
+            errno = 4711;
+            block = realloc(block, sizes[to]);
+            ck_assert_msg(errno == 4711, "realloc from %zu to %zu changed errno", sizes[from], sizes[to]);
+            free(block);
+        }
 }
 END_TEST
 

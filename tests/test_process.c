@@ -419,6 +419,44 @@ START_TEST(growth_takes_no_counted_room) {
 }
 END_TEST
 
+/* What was freed and kept makes room for a mapping that grows, where there is none for a copy. */
+START_TEST(growth_takes_what_is_kept) {
+    char *block = malloc(256 * MIB), *kept = malloc(24 * MIB);
+    ck_assert(block && kept);
+    support_fill(block, MIB, 1);
+    free(kept);
+    limit(RLIMIT_AS, support_address_space() + MIB);
+    char *grown = realloc(block, 272 * MIB);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_ptr_nonnull(grown);
+    ck_assert(support_holds(grown, MIB, 1));
+    free(grown);
+}
+END_TEST
+
+/* An aligned block is taken from blocks of another size where there are none of its own: it is there, so errno stays. */
+START_TEST(the_next_best_block_leaves_errno) {
+    enum { OTHERS = 40 };
+    list_t *list = NULL;
+    void *others[OTHERS][2]; /* one of each size stays, so that its slab does */
+    for (size_t i = 0; i < 2 * OTHERS; i++) others[i / 2][i % 2] = malloc(80 + i / 2 * 16);
+    limit(RLIMIT_AS, support_address_space());
+    size_t count = exhaust(&entries[0], 64, &list);
+    for (size_t i = 0; i < OTHERS; i++) free(others[i][0]);
+    errno = 4711;
+    void *block = memalign(64, 64);
+    int error = errno;
+    size_t freed = free_list(list); /* Check allocates */
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_uint_eq(freed, count);
+    ck_assert_ptr_nonnull(block);
+    ck_assert_uint_eq((uintptr_t)block % 64, 0);
+    ck_assert_int_eq(error, 4711);
+    free(block);
+    for (size_t i = 0; i < OTHERS; i++) free(others[i][1]);
+}
+END_TEST
+
 START_TEST(address_space_ends_for_small_blocks) {
     limit(RLIMIT_AS, support_address_space() + 64 * MIB);
     check_exhaustion(16);
@@ -601,6 +639,8 @@ static Suite *suite(void) {
                             address_space_ends,
                             address_space_ends_for_small_blocks,
                             growth_takes_no_counted_room,
+                            growth_takes_what_is_kept,
+                            the_next_best_block_leaves_errno,
                             address_space_ends_for_threads,
                             no_address_space,
                             mappings_run_out,
