@@ -27,6 +27,7 @@
 #include "tests/support.h"
 
 #pragma weak memscope_export_json
+#pragma weak memscope_process_usage
 
 #define MIB ((size_t)1 << 20)
 
@@ -419,6 +420,111 @@ START_TEST(growth_takes_no_counted_room) {
 }
 END_TEST
 
+/* ---- what is free in the wrong place or shape. A block of each slab, or of each group of them, is freed last, and waits
+ * for the next request of its size: as long as it does, its slab cannot go to other sizes, nor its group. */
+enum { PIECE = 700, PER_SLAB = 90, PER_GROUP = 16 * PER_SLAB, PIECES_MOST = 400000 };
+static void *pieces[PIECES_MOST];
+
+static size_t take_pieces(size_t most) {
+    size_t count = 0;
+    while (count < most && (pieces[count] = malloc(PIECE)) != NULL) count++;
+    return count;
+}
+
+static void free_pieces(size_t from, size_t to, size_t every, bool last) {
+    for (size_t i = from; i < to; i++)
+        if ((i % every == 0) == last) free(pieces[i]);
+}
+
+/* Bytes that can be had in blocks of another kind. */
+static size_t other_bytes(size_t size) {
+    list_t *list = NULL;
+    size_t count = exhaust(&entries[0], size, &list);
+    free_list(list);
+    return count * size;
+}
+
+static sem_t last_are_due;
+static void *free_last_pieces(void *count) {
+    sem_wait(&last_are_due);
+    free_pieces(0, *(size_t *)count, PER_GROUP, true);
+    return NULL;
+}
+
+static void expect_all_comes_back(bool by_another_thread, size_t other_size) {
+    pthread_t thread;
+    static size_t count;
+    sem_init(&last_are_due, 0, 0);
+    if (by_another_thread) ck_assert_int_eq(pthread_create(&thread, NULL, free_last_pieces, &count), 0);
+    limit(RLIMIT_AS, support_address_space() + 96 * MIB);
+    count = take_pieces(PIECES_MOST);
+    free_pieces(0, count, PER_GROUP, false);
+    sem_post(&last_are_due);
+    if (by_another_thread)
+        pthread_join(thread, NULL);
+    else
+        free_last_pieces(&count);
+    size_t bytes = other_bytes(other_size);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_uint_gt(count, 0);
+    ck_assert_msg(bytes >= count * PIECE / 2, "%zu bytes of %zu", bytes, count * PIECE);
+}
+
+START_TEST(what_waits_in_lists_comes_back) {
+    expect_all_comes_back(false, 20000);
+}
+END_TEST
+
+START_TEST(what_waits_in_the_inbox_comes_back) {
+    expect_all_comes_back(true, 500000);
+}
+END_TEST
+
+/* Threads that ended a moment ago left a little of each of their slabs to the next ones. */
+enum { LEAVERS = 8, LEFT = 60 * PER_SLAB };
+static pthread_barrier_t all_have_theirs;
+
+static void *leave_pieces(void *first) {
+    size_t from = (uintptr_t)first * LEFT;
+    for (size_t i = from; i < from + LEFT; i++) pieces[i] = malloc(PIECE);
+    pthread_barrier_wait(&all_have_theirs);
+    free_pieces(from, from + LEFT, PER_SLAB, false);
+    free_pieces(from, from + LEFT, PER_SLAB, true);
+    return NULL;
+}
+
+START_TEST(what_threads_left_comes_back) {
+    pthread_t threads[LEAVERS];
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 << 10);
+    pthread_barrier_init(&all_have_theirs, NULL, LEAVERS);
+    for (uintptr_t i = 0; i < LEAVERS; i++) ck_assert_int_eq(pthread_create(&threads[i], &small, leave_pieces, (void *)i), 0);
+    for (size_t i = 0; i < LEAVERS; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    limit(RLIMIT_AS, support_address_space());
+    size_t bytes = other_bytes(20000);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_msg(bytes >= LEAVERS * LEFT * PIECE / 2, "%zu bytes", bytes);
+}
+END_TEST
+
+/* What was refused does not count. */
+START_TEST(refused_blocks_do_not_count) {
+    memscope_usage_t before = {0}, after = {0};
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!support_is_memscope() || (conf && strstr(conf, "mode:off"))) return;
+    list_t *list = NULL;
+    ck_assert_int_eq(memscope_process_usage(&before), 0);
+    limit(RLIMIT_AS, support_address_space() + 96 * MIB);
+    for (size_t refusals = 0; refusals < 100; refusals++) exhaust(&entries[0], 9000, &list);
+    size_t freed = free_list(list);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_int_eq(memscope_process_usage(&after), 0);
+    ck_assert_uint_gt(freed, 0);
+    ck_assert_uint_lt(after.live_bytes, before.live_bytes + 50 * 9000); /* Check allocates a little */
+}
+END_TEST
+
 /* What was freed and kept makes room for a mapping that grows, where there is none for a copy. */
 START_TEST(growth_takes_what_is_kept) {
     char *block = malloc(256 * MIB), *kept = malloc(24 * MIB);
@@ -639,6 +745,10 @@ static Suite *suite(void) {
                             address_space_ends,
                             address_space_ends_for_small_blocks,
                             growth_takes_no_counted_room,
+                            what_waits_in_lists_comes_back,
+                            what_waits_in_the_inbox_comes_back,
+                            what_threads_left_comes_back,
+                            refused_blocks_do_not_count,
                             growth_takes_what_is_kept,
                             the_next_best_block_leaves_errno,
                             address_space_ends_for_threads,
