@@ -405,7 +405,7 @@ static void backend_ensure(void) {
         ms_arena_start_backend();
 }
 
-/* NULL, and errno may change: there is none, or the limit of the control group leaves no room for it. */
+/* NULL: there is none, or the limit of the control group leaves no room for it. */
 static ms_slab_t *slab_within_limit(ms_arena_t *arena, uint32_t class) {
     if (ms_limit_is_none() || ms_slab_is_at_hand(class)) return ms_slab_acquire(arena, class);
     size_t bytes = (size_t)1 << ms_class_slab_shift(class);
@@ -433,7 +433,7 @@ static ms_slab_t *slab_for(ms_arena_t *arena, uint32_t class) {
     return slab_within_limit(arena, class);
 }
 
-/* Fills the empty list of a class; false with errno ENOMEM. */
+/* Fills the empty list of a class; false: no memory. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
     if (atomic_load_explicit(&arena->inbox, memory_order_relaxed)) {
@@ -457,7 +457,7 @@ static bool refill(ms_arena_t *arena, uint32_t class) {
     return true;
 }
 
-/* A block off the list, counted as allocated by class; NULL with errno ENOMEM. */
+/* A block off the list, counted as allocated by class; NULL: no memory. */
 static void *take_block(ms_arena_t *arena, uint32_t class) {
     ms_free_list_t *list = &arena->lists[class];
     if (list->first == ms_list_end && !refill(arena, class)) return NULL;
@@ -468,7 +468,6 @@ static void *take_block(ms_arena_t *arena, uint32_t class) {
 }
 
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
-    int saved = errno;
     bool hidden = ms_arena_hide(arena);
     uint32_t class = (uint32_t)(offset / sizeof(ms_free_list_t));
     ms_list_push(&arena->lists[class], payload);
@@ -476,7 +475,6 @@ void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     room_reset(arena, class);
     ms_arena_settle(arena);
     if (hidden) ms_arena_show(arena);
-    errno = saved;
 }
 
 /* A block of this arena comes back by another way than the short one: who freed it is counted elsewhere. */
@@ -856,15 +854,12 @@ static void *allocate_plain(ms_arena_t *arena, request_t *request) {
     return payload;
 }
 
-/* Whether the class's first block is aligned as requested. Errno stays. */
+/* Whether the class's first block is aligned as requested. */
 static bool has_aligned_first(ms_arena_t *arena, const request_t *request) {
     if (!may_lie_aligned(request->size, request->alignment) || request->size > MS_SMALL_MAX) return false;
     uint32_t class = ms_class_of(request->size);
     ms_free_list_t *list = &arena->lists[class];
-    int saved = errno;
-    bool has = (list->first != ms_list_end || refill(arena, class)) && list_bring_aligned(list, request->alignment);
-    errno = saved;
-    return has;
+    return (list->first != ms_list_end || refill(arena, class)) && list_bring_aligned(list, request->alignment);
 }
 
 static void *allocate_any(ms_arena_t *arena, request_t *request) {
@@ -1322,7 +1317,6 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
 
 static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t size) {
     if (!payload) return;
-    int saved = errno;
     ms_block_facts_t block;
     if (ms_unlikely(ms_lock_is_held())) { /* a signal handler: the block stays */
         atomic_fetch_add_explicit(&ms_process.handler_refusals, 1, memory_order_relaxed);
@@ -1337,7 +1331,6 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     ms_trace_look(arena);
     release(arena, &block, payload);
     ms_arena_leave(arena);
-    errno = saved;
 }
 
 /* A large block without an alignment has its payload there in a page. */
@@ -1369,19 +1362,11 @@ static bool release_remote(ms_arena_t *arena, void *payload, ms_facts_t facts) {
     if (!owner || owner == arena || size > MS_SMALL_MAX || ms_class_of(size) != slab->class || !facts_are_of_us(facts) ||
         !ms_arena_hide(arena))
         return false;
-    int saved = errno;
     ms_thread_count_foreign_free(arena, ms_facts_code(facts), size);
     ms_task_count_foreign_free(arena, ms_facts_task(facts), size);
     send_home(arena, owner, payload, facts, 0);
     ms_arena_show(arena);
-    errno = saved;
     return true;
-}
-
-static MS_COLD void keep_not(ms_arena_t *arena, ms_large_t *block) {
-    int saved = errno;
-    ms_large_release(&arena->kept, block);
-    errno = saved;
 }
 
 /* A block of this thread and of the current task, without a name. may_be_large(payload). */
@@ -1399,7 +1384,7 @@ static inline bool release_large_own(ms_arena_t *arena, void *payload, ms_origin
     if (block->sample_site) count_sample_free_large(arena, block);
     ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
     ms_header_set_free(header, NULL);
-    if (ms_unlikely(!ms_large_keep(&arena->kept, block))) keep_not(arena, block);
+    if (ms_unlikely(!ms_large_keep(&arena->kept, block))) ms_large_release(&arena->kept, block);
     ms_arena_show(arena);
     return true;
 }
@@ -1412,11 +1397,9 @@ static bool release_large_fast(ms_arena_t *arena, void *payload, ms_origin_t ori
     if (!large || !large_facts(large, payload, &block) || (ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin ||
         !ms_large_claim(large))
         return false;
-    int saved = errno;
     bool hidden = ms_arena_hide(arena);
     release_large(arena, &block);
     if (hidden) ms_arena_show(arena);
-    errno = saved;
     return true;
 }
 

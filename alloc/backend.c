@@ -64,59 +64,64 @@ void ms_backend_after_fork(bool in_child) {
 }
 
 /* A fork handler that runs after ours may need a backing that already rests: it is woken for the call. */
-static void enter(void) {
-    ms_lock(MS_LOCK_BACKEND);
+static void wake(void) {
     if (jemalloc_rests) ms_je_after_fork_parent();
 }
-
-static void leave(void) {
+static void put_to_rest(void) {
     if (jemalloc_rests) ms_je_before_fork();
-    ms_unlock(MS_LOCK_BACKEND);
 }
 #else
 void ms_backend_before_fork(void) {}
 void ms_backend_after_fork(bool in_child) { (void)in_child; }
-static void enter(void) { ms_lock(MS_LOCK_BACKEND); }
-static void leave(void) { ms_unlock(MS_LOCK_BACKEND); }
+static void wake(void) {}
+static void put_to_rest(void) {}
 #endif
+
+/* Around a call, which may change errno; leave() sets it as it was. */
+static int enter(void) {
+    int saved = errno;
+    ms_lock(MS_LOCK_BACKEND);
+    wake();
+    return saved;
+}
+
+static void leave(int saved) {
+    put_to_rest();
+    ms_unlock(MS_LOCK_BACKEND);
+    errno = saved;
+}
 
 void *ms_backend_allocate(size_t bytes, size_t alignment, const ms_backend_t **from) {
     const ms_backend_t *backend = ms_backend_current();
+    int saved = enter();
     if (ms_unlikely(backend->is_usable && !backend->is_usable())) backend = &ms_backend_system;
+    void *start = ms_os_fail_now() ? NULL : backend->allocate(bytes, alignment);
+    leave(saved);
     *from = backend;
-    if (ms_os_fail_now()) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    int saved = errno;
-    enter();
-    void *start = backend->allocate(bytes, alignment);
-    leave();
-    if (start) errno = saved; /* a malloc that succeeds leaves errno alone, whatever the backing tried first */
     return start;
 }
 
 void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, size_t alignment) {
-    enter();
+    int saved = enter();
     backend->release(start, bytes, alignment);
-    leave();
+    leave(saved);
 }
 
 void ms_backend_decay(void) {
-    enter();
+    int saved = enter();
     ms_backend_current()->decay();
-    leave();
+    leave(saved);
 }
 
 void ms_backend_trim(void) {
-    enter();
+    int saved = enter();
     ms_backend_current()->trim();
-    leave();
+    leave(saved);
 }
 
 uint64_t ms_backend_resident(void) {
-    enter();
+    int saved = enter();
     uint64_t bytes = ms_backend_current()->resident();
-    leave();
+    leave(saved);
     return bytes;
 }

@@ -1,6 +1,7 @@
 /* The backing: where slab groups and large blocks up to 1 MiB come from. One small contract, a table per backing.
  *
- * Calls are made under MS_LOCK_BACKEND, so that no thread is inside a backing when the process forks. */
+ * Calls are made under MS_LOCK_BACKEND, so that no thread is inside a backing when the process forks. None
+ * of those below changes errno. */
 #ifndef MS_ALLOC_BACKEND_H
 #define MS_ALLOC_BACKEND_H
 

@@ -8,8 +8,6 @@
 #include "alloc/os.h"
 #include "tracking/model.h"
 
-#include <errno.h>
-
 void *ms_je_mallocx(size_t size, int flags);
 void ms_je_sdallocx(void *start, size_t size, int flags);
 int ms_je_mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes);
@@ -37,9 +35,7 @@ static bool jemalloc_prepare(void) {
 static int flags_for(size_t alignment) { return __builtin_ctzl(alignment) | TCACHE_NONE; }
 
 static void *jemalloc_allocate(size_t bytes, size_t alignment) {
-    void *start = ms_je_mallocx(bytes, flags_for(alignment));
-    if (!start) errno = ENOMEM;
-    return start;
+    return ms_je_mallocx(bytes, flags_for(alignment));
 }
 
 static void jemalloc_release(void *start, size_t bytes, size_t alignment) {

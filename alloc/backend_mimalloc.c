@@ -10,7 +10,6 @@
 #include "tracking/model.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -42,9 +41,7 @@ static bool may_protect(void) {
 }
 
 static void *mimalloc_allocate(size_t bytes, size_t alignment) {
-    void *start = mi.malloc_aligned(bytes, alignment);
-    if (!start) errno = ENOMEM;
-    return start;
+    return mi.malloc_aligned(bytes, alignment);
 }
 
 /* What another thread took from mimalloc stays with that thread's heap until it calls mimalloc again, which may be

@@ -76,7 +76,7 @@ typedef struct ms_large_kept {
     } entry[MS_KEPT_BLOCKS];
 } ms_large_kept_t;
 
-/* A live block, header not yet written; NULL, and errno may change. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
+/* A live block, header not yet written; NULL: no memory. size <= PTRDIFF_MAX. Memory is made for `room` bytes if
  * that is more and to be had. */
 ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room);
 void ms_large_set_used(ms_large_t *block, size_t bytes);

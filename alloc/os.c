@@ -18,28 +18,24 @@ extern char **environ;
 extern void *__libc_stack_end; /* ld.so: where argc lies */
 
 static void *map_pages(size_t bytes, int flags) {
-    if (ms_os_fail_now()) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    if (ms_os_fail_now()) return NULL;
+    int saved = errno;
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    errno = saved;
     return start == MAP_FAILED ? NULL : start;
 }
 
 static void *map_aligned(size_t bytes, size_t alignment, int flags) {
     void *start = map_pages(bytes, flags);
     if (!start || ((uintptr_t)start & (alignment - 1)) == 0) return start;
-    munmap(start, bytes);
-    if (bytes > SIZE_MAX - alignment) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    ms_os_unmap(start, bytes);
+    if (bytes > SIZE_MAX - alignment) return NULL;
     char *wide = map_pages(bytes + alignment, flags);
     if (!wide) return NULL;
     char *aligned = wide + (-(uintptr_t)wide & (alignment - 1));
-    if (aligned > wide) munmap(wide, (size_t)(aligned - wide));
+    if (aligned > wide) ms_os_unmap(wide, (size_t)(aligned - wide));
     size_t behind = alignment - (size_t)(aligned - wide);
-    if (behind) munmap(aligned + bytes, behind);
+    if (behind) ms_os_unmap(aligned + bytes, behind);
     return aligned;
 }
 
@@ -47,10 +43,17 @@ static void *map_aligned(size_t bytes, size_t alignment, int flags) {
  * look away (MAP_NORESERVE), rather than by a kill when it is touched. */
 void *ms_os_map(size_t bytes, size_t alignment) { return map_aligned(bytes, alignment, 0); }
 
-void ms_os_unmap(void *start, size_t bytes) { munmap(start, bytes); }
+void ms_os_unmap(void *start, size_t bytes) {
+    int saved = errno;
+    munmap(start, bytes);
+    errno = saved;
+}
 
 void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes) {
-    if (new_bytes > old_bytes && ms_os_fail_now()) return NULL;
+    if (new_bytes > old_bytes && ms_os_fail_now()) {
+        errno = ENOMEM;
+        return NULL;
+    }
     void *moved = mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE);
     return moved == MAP_FAILED ? NULL : moved;
 }

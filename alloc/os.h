@@ -1,7 +1,8 @@
 /* The operating system, behind one contract: address space, its return, a clock, and one line on stderr.
  *
  * Nothing here allocates, uses stdio, or takes a lock. Sizes are bytes and multiples of the page size unless said
- * otherwise. A function that can fail returns NULL or a negative errno value, and leaves errno as the system set it. */
+ * otherwise. Errno stays, but for the functions that say something else: free() must not change it, nor does a malloc() that
+ * had to ask the kernel twice. */
 #ifndef MS_ALLOC_OS_H
 #define MS_ALLOC_OS_H
 
@@ -15,12 +16,12 @@
 #define ms_unlikely(condition) __builtin_expect(!!(condition), 0)
 #define MS_COLD __attribute__((noinline, cold))
 
-/* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL with errno ENOMEM: also for
+/* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL: also for
  * more than memory and swap together, unless the kernel is told to allow that (vm.overcommit_memory = 1). */
 void *ms_os_map(size_t bytes, size_t alignment);
 void ms_os_unmap(void *start, size_t bytes);
 
-/* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged. */
+/* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged, and errno says why. */
 void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 
 /* Whether mapping more than is used costs nothing: no RLIMIT_AS, and the kernel does not count what is mapped. */
@@ -33,7 +34,7 @@ void ms_os_purge(void *start, size_t bytes);
 void ms_os_clear(void *start, size_t bytes);
 /* Whole pages of a file's mapping, private or not, leave the memory of this process; they come back when they are read. None does
  * if one of them is not the file's any more, or never was, as in a program that was unpacked in memory, or where the kernel does
- * not tell, or may not be asked. Errno stays. */
+ * not tell, or may not be asked. */
 void ms_os_forget_file(const void *start, size_t bytes);
 extern bool ms_os_opens_nothing; /* so it does nothing: a sandbox may kill a process for opening a file */
 

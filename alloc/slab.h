@@ -66,7 +66,7 @@ typedef struct ms_group {
 extern ms_header_t ms_list_end_header[2];
 #define ms_list_end ((void *)&ms_list_end_header[1])
 
-/* An empty slab for `class`, now owned by `arena`; NULL with errno ENOMEM. */
+/* An empty slab for `class`, now owned by `arena`; NULL: no memory. */
 ms_slab_t *ms_slab_acquire(struct ms_arena *arena, uint32_t class);
 /* The same, but only one that was the arena's before, among those freed last: NULL if there is none. */
 ms_slab_t *ms_slab_acquire_own(struct ms_arena *arena, uint32_t class);

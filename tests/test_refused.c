@@ -1,6 +1,6 @@
 /* The kernel refuses what it is asked for, at random: three in ten of the mappings, half of the moves, one in five of the
  * unmappings, three in ten of the advices. Four threads use every function meanwhile. All that may come of it is a NULL with
- * ENOMEM; a block that is there holds what was written to it, and afterwards all goes on.
+ * ENOMEM; a block that is there holds what was written to it, errno stays where nothing failed, and afterwards all goes on.
  *
  * The four functions are this program's own: it comes before libc where the library looks for them. */
 #define _GNU_SOURCE
@@ -63,10 +63,11 @@ static size_t draw_size(uint64_t *state) {
     return support_random(state) % most[kind < 8 ? kind : kind % 5];
 }
 
-/* The block a function gave, or did not. */
+/* The block a function gave, or did not; errno was 0 before. */
 static void take(slot_t *slot, void *block, size_t size, uint64_t seed) {
     *slot = (slot_t){block, size, seed};
     if (block) {
+        if (errno != 0) _exit(16);
         support_fill(block, size, seed);
         return;
     }
@@ -76,7 +77,9 @@ static void take(slot_t *slot, void *block, size_t size, uint64_t seed) {
 
 static void give(slot_t *slot) {
     if (slot->block && !support_holds(slot->block, slot->size, slot->seed)) _exit(11);
+    errno = 4711;
     free(slot->block);
+    if (errno != 4711) _exit(17);
     slot->block = NULL;
 }
 
