@@ -57,7 +57,7 @@ typedef struct ms_free_list {
     uint64_t allocated;    /* blocks ever taken */
     uint64_t freed_before; /* frees up to when room was last set; large: frees. frees = freed_before + room_set - room */
 } ms_free_list_t;
-_Static_assert(sizeof(ms_free_list_t) == 32, "ms_list_offset() multiplies by it");
+_Static_assert(sizeof(ms_free_list_t) == 32, "list_offsets");
 
 #define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
@@ -71,6 +71,8 @@ typedef struct ms_arena {
     uint64_t allocated_blocks;          /* by the thread now running the arena */
     uint64_t freed_bytes, freed_blocks; /* of its own blocks, while their task was current */
     ms_free_list_t lists[MS_CLASS_COUNT];    /* by class; large blocks: counters only */
+
+    uint16_t list_offsets[MS_FAST_MAX + 1]; /* of the list for a request of so many bytes, in `lists`, bytes */
 
     /* slow paths: lists */
     int32_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
@@ -199,9 +201,10 @@ void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
 
-/* The list of a fast class straight from the size: ms_class_of_fast(size) * sizeof(ms_free_list_t), in two instructions. */
-static inline __attribute__((always_inline)) size_t ms_list_offset(size_t size) {
-    return (size * 2 + 30) & ~(size_t)(sizeof(ms_free_list_t) - 1);
+/* Where the list for a request of at most MS_FAST_MAX bytes is, in one instruction; a table of constants outside the arena takes
+ * two. 0 bytes: a list that is always empty. */
+static inline __attribute__((always_inline)) size_t ms_list_offset(const ms_arena_t *arena, size_t size) {
+    return arena->list_offsets[size];
 }
 static inline __attribute__((always_inline)) ms_free_list_t *ms_list_at(ms_arena_t *arena, size_t offset) {
     return (ms_free_list_t *)((char *)arena->lists + offset);
@@ -277,13 +280,13 @@ static inline __attribute__((always_inline)) void *ms_take_from(ms_arena_t *aren
 
 /* For at most MS_FAST_MAX bytes. */
 static inline __attribute__((always_inline)) void *ms_take(size_t size, ms_origin_t origin) {
-    return ms_take_from(ms_arena_current, size, size, ms_list_offset(size), origin, 0);
+    return ms_take_from(ms_arena_current, size, size, ms_list_offset(ms_arena_current, size), origin, 0);
 }
 
 static inline __attribute__((always_inline)) void *ms_allocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     if (ms_unlikely(size > MS_FAST_MAX)) return ms_allocate_medium(size, origin, from);
     bool due;
-    void *payload = ms_take_plain(ms_arena_current, size, size, ms_list_offset(size), origin, 0, MS_COUNT, &due);
+    void *payload = ms_take_plain(ms_arena_current, size, size, ms_list_offset(ms_arena_current, size), origin, 0, MS_COUNT, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
 }
@@ -330,7 +333,7 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
     }
     MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
     size_t size = ms_plain_size(payload);
-    ms_give_plain(arena, payload, size, ms_list_offset(size));
+    ms_give_plain(arena, payload, size, ms_list_offset(arena, size));
 }
 
 /* The same for calls that name the block's size. */
@@ -340,7 +343,7 @@ static inline __attribute__((always_inline)) void ms_release_sized(void *payload
         ms_release_sized_slow(payload, origin, said);
         return;
     }
-    ms_give_plain(arena, payload, said, ms_list_offset(said));
+    ms_give_plain(arena, payload, said, ms_list_offset(arena, said));
 }
 
 /* A plain block stays where it is with `size` bytes, of its class; nothing is due. It is counted as freed and allocated again. */
@@ -360,8 +363,8 @@ static inline __attribute__((always_inline)) void ms_resize_plain(ms_arena_t *ar
 static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payload, size_t size, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (!ms_is_plain(arena, payload, origin)) return false;
-    size_t offset = ms_list_offset(size);
-    if (offset != ms_list_offset(ms_plain_size(payload)) || arena->countdown < (int64_t)size) return false;
+    size_t offset = ms_list_offset(arena, size);
+    if (offset != ms_list_offset(arena, ms_plain_size(payload)) || arena->countdown < (int64_t)size) return false;
     ms_resize_plain(arena, payload, size, offset, origin, 0);
     return true;
 }

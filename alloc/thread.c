@@ -70,6 +70,8 @@ ms_thread_t *ms_thread_of_code(uint32_t code) {
 
 static void arena_init(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
+    for (uint32_t class = 1, size = 1; class < MS_FAST_CLASSES; class++)
+        for (; size <= ms_class_payload(class); size++) arena->list_offsets[size] = (uint16_t)(class * sizeof(ms_free_list_t));
     arena->index = arena_count++;
     arena->random = ms_sampling_seed(arena->index);
     arena->next = atomic_load_explicit(&all_arenas, memory_order_relaxed);
