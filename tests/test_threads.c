@@ -535,6 +535,206 @@ START_TEST(a_lone_block_keeps_no_slab_of_pages) {
 }
 END_TEST
 
+/* ---- what is free serves other sizes and other threads at once. Bytes are those obtained for slabs. */
+enum { TAKEN = 20 * MIB };
+static void *taken_blocks[TAKEN / 64];
+
+static void take_all_of(size_t size, size_t bytes) {
+    for (size_t i = 0; i < bytes / size; i++) taken_blocks[i] = malloc(size);
+}
+
+/* The first block of every `every` stays to the last. */
+static void free_all_of(size_t size, size_t bytes, size_t every) {
+    for (int last = 0; last < 2; last++)
+        for (size_t i = 0; i < bytes / size; i++)
+            if ((i % every == 0) == last) free(taken_blocks[i]);
+}
+
+static size_t slab_bytes(void) { return mallinfo2().arena; }
+
+static void *take_other_size(void *bytes) {
+    take_all_of(500, (uintptr_t)bytes);
+    return NULL;
+}
+
+/* How much must be obtained for so many bytes of another size. */
+static size_t slabs_for_others(size_t bytes, bool by_another_thread) {
+    size_t before = slab_bytes();
+    if (by_another_thread)
+        join(start(take_other_size, (void *)bytes));
+    else
+        take_other_size((void *)bytes);
+    size_t after = slab_bytes();
+    free_all_of(500, bytes, bytes);
+    malloc_trim(0);
+    return after - before;
+}
+
+/* One block stays, so that its class is in use. */
+START_TEST(free_blocks_serve_other_sizes) {
+    if (!support_is_memscope()) return;
+    for (int by_another_thread = 0; by_another_thread < 2; by_another_thread++) {
+        void *kept = malloc(1000);
+        take_all_of(1000, TAKEN);
+        free_all_of(1000, TAKEN, TAKEN);
+        ck_assert_uint_le(slabs_for_others(TAKEN, by_another_thread), 3 * MIB);
+        free(kept);
+    }
+}
+END_TEST
+
+/* The owner has ended, and what is freed of it is too little to be looked through for slabs. */
+static void *take_some(void *bytes) {
+    take_all_of(1000, (uintptr_t)bytes);
+    return NULL;
+}
+
+START_TEST(blocks_of_dead_threads_serve_others) {
+    if (!support_is_memscope()) return;
+    malloc_trim(0);
+    join(start(take_some, (void *)(3 * MIB)));
+    free_all_of(1000, 3 * MIB, 3 * MIB);
+    free(malloc(200)); /* what waits to be sent goes off */
+    ck_assert_uint_le(slabs_for_others(3 * MIB, false), MIB + MIB / 2);
+}
+END_TEST
+
+/* What a thread leaves to the next one is little: in bytes, and in slabs that they lie in. */
+static void *take_and_leave_many_sizes(void *unused) {
+    enum { SIZES = 24, EACH = 128 << 10 };
+    static void *blocks[SIZES][EACH / 16];
+    for (size_t s = 0; s < SIZES; s++)
+        for (size_t i = 0; i < EACH / (400 + s * 16); i++) blocks[s][i] = malloc(400 + s * 16);
+    for (size_t s = 0; s < SIZES; s++)
+        for (size_t i = 0; i < EACH / (400 + s * 16); i++) free(blocks[s][i]);
+    return unused;
+}
+
+static void *take_and_leave_many_slabs(void *unused) {
+    take_all_of(1000, 7 * MIB);
+    free_all_of(1000, 7 * MIB, 64);
+    return unused;
+}
+
+START_TEST(threads_leave_little_to_the_next) {
+    void *(*const ways[])(void *) = {take_and_leave_many_sizes, take_and_leave_many_slabs};
+    if (!support_is_memscope()) return;
+    for (size_t way = 0; way < 2; way++) {
+        malloc_trim(0);
+        join(start(ways[way], NULL));
+        ck_assert_uint_le(slabs_for_others(3 * MIB, false), MIB + MIB / 2);
+    }
+}
+END_TEST
+
+/* A thread that sleeps has little in its inbox: that goes back when somebody asks. */
+static void *take_some_and_sleep(void *bytes) {
+    take_some(bytes);
+    sem_post(&asleep);
+    sem_wait(&wake_up);
+    return NULL;
+}
+
+START_TEST(trim_empties_inboxes) {
+    if (!support_is_memscope()) return;
+    sem_init(&asleep, 0, 0);
+    sem_init(&wake_up, 0, 0);
+    malloc_trim(0);
+    pthread_t owner = start(take_some_and_sleep, (void *)(3 * MIB));
+    sem_wait(&asleep);
+    size_t before = slab_bytes();
+    free_all_of(1000, 3 * MIB, 3 * MIB);
+    malloc_trim(0);
+    size_t after = slab_bytes();
+    sem_post(&wake_up);
+    join(owner);
+    ck_assert_uint_le(after + MIB, before);
+}
+END_TEST
+
+START_TEST(blocks_of_sleeping_threads_serve_others) {
+    if (!support_is_memscope()) return;
+    sem_init(&asleep, 0, 0);
+    sem_init(&wake_up, 0, 0);
+    malloc_trim(0);
+    pthread_t owner = start(take_some_and_sleep, (void *)TAKEN);
+    sem_wait(&asleep);
+    free_all_of(1000, TAKEN, TAKEN);
+    size_t more = slabs_for_others(TAKEN, false);
+    sem_post(&wake_up);
+    join(owner);
+    ck_assert_uint_le(more, TAKEN / 2); /* it is looked through now and then */
+}
+END_TEST
+
+/* What others freed comes home with the next request, for its own size and for others. */
+static void *free_some(void *bytes) {
+    free_all_of(1000, (uintptr_t)bytes, (uintptr_t)bytes);
+    return NULL;
+}
+
+START_TEST(blocks_freed_by_others_serve_the_owner) {
+    if (!support_is_memscope()) return;
+    for (int other_size = 0; other_size < 2; other_size++) {
+        malloc_trim(0);
+        take_some((void *)(3 * MIB));
+        join(start(free_some, (void *)(3 * MIB)));
+        void *kept = malloc(1000);
+        size_t before = slab_bytes();
+        if (!other_size) take_some((void *)(3 * MIB));
+        size_t more = other_size ? slabs_for_others(3 * MIB, false) : slab_bytes() - before;
+        if (!other_size) free_some((void *)(3 * MIB));
+        free(kept);
+        ck_assert_uint_le(more, MIB + MIB / 2);
+    }
+}
+END_TEST
+
+/* Nothing that is free as a whole stays. */
+START_TEST(trim_leaves_no_free_slabs) {
+    if (!support_is_memscope()) return;
+    malloc_trim(0);
+    size_t before = slab_bytes();
+    for (int round = 0; round < 3; round++) {
+        take_all_of(1000, TAKEN);
+        free_all_of(1000, TAKEN, TAKEN);
+        malloc_trim(0);
+        ck_assert_uint_le(slab_bytes(), before);
+    }
+}
+END_TEST
+
+/* Of large blocks a part of what is live may be kept, or a little; not what the slabs grow by. */
+START_TEST(few_large_blocks_are_kept) {
+    enum { LARGE = 200, LARGE_SIZE = 1000000 };
+    static void *large[LARGE];
+    if (!support_is_memscope()) return;
+    size_t before = large_bytes_after_trim();
+    for (size_t i = 0; i < LARGE; i++) large[i] = malloc(LARGE_SIZE);
+    for (size_t i = 0; i < LARGE / 10; i++) free(large[i]);
+    size_t kept = large_bytes();
+    take_all_of(1000, TAKEN);
+    ck_assert_uint_lt(large_bytes(), kept - 10 * MIB);
+    free_all_of(1000, TAKEN, TAKEN);
+    for (size_t i = LARGE / 10; i < LARGE; i++) free(large[i]);
+    ck_assert_uint_lt(large_bytes(), before + 40 * MIB);
+}
+END_TEST
+
+/* Nobody asks for them any more: within seconds they go back, wherever they wait. */
+START_TEST(large_blocks_go_back_unasked) {
+    if (!support_is_memscope()) return;
+    size_t before = large_bytes_after_trim();
+    keep_and_end(NULL);
+    ck_assert_uint_gt(large_bytes(), before);
+    for (int tries = 0; large_bytes() > before; tries++) {
+        ck_assert_msg(tries < 400, "%zu bytes more than before", large_bytes() - before);
+        usleep(50000);
+        work_a_little();
+    }
+}
+END_TEST
+
 /* Every block tells its size and contents, whoever has it. */
 typedef struct traded {
     size_t size;
@@ -706,6 +906,15 @@ static Suite *suite(void) {
                             sizes_in_turn_share_memory,
                             sizes_in_turn_share_memory_that_others_gave_back,
                             a_lone_block_keeps_no_slab_of_pages,
+                            free_blocks_serve_other_sizes,
+                            blocks_of_dead_threads_serve_others,
+                            threads_leave_little_to_the_next,
+                            trim_empties_inboxes,
+                            blocks_of_sleeping_threads_serve_others,
+                            blocks_freed_by_others_serve_the_owner,
+                            trim_leaves_no_free_slabs,
+                            few_large_blocks_are_kept,
+                            large_blocks_go_back_unasked,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane,
