@@ -1,5 +1,5 @@
-/* Locks with ranks: a thread takes them in rising order only (checked in debug builds), and fork() takes them all in
- * that order, so that a child never inherits a half-done change.
+/* Locks with ranks: a thread takes them in rising order only (checked in debug builds), and fork(), where there are
+ * other threads, takes them all in that order, so that a child never inherits a change that one of them half did.
  *
  * No lock is taken by malloc and free of blocks up to 32 KiB unless a slab must be fetched or returned. */
 #ifndef MS_ALLOC_LOCK_H
@@ -25,8 +25,9 @@ void ms_unlock(ms_lock_rank_t rank);
 /* Whether this thread holds or is about to hold a lock that malloc may need: a signal handler must not wait for it. */
 bool ms_lock_is_held(void);
 
-/* fork(): every lock, in rank order; released in the parent, made anew in the child. In between ms_lock() and
- * ms_unlock() do nothing in the thread that forks: handlers of other libraries may run after ours and allocate. */
+/* fork() with other threads: every lock, in rank order; released in the parent, made anew in the child. In between
+ * ms_lock() and ms_unlock() do nothing in the thread that forks: handlers of other libraries may run after ours and
+ * allocate. */
 void ms_lock_all(void);
 void ms_unlock_all(void);
 void ms_lock_renew_all(void);

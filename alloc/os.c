@@ -271,6 +271,11 @@ uint64_t ms_os_random(void) {
     return words[0] ^ (words[1] << 1);
 }
 
+extern char __libc_single_threaded __attribute__((weak)); /* glibc 2.32 */
+bool ms_os_is_single_threaded(void) {
+    return &__libc_single_threaded && __libc_single_threaded;
+}
+
 uint32_t ms_os_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
 
 const char *ms_os_environment(const char *name) {

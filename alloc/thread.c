@@ -505,20 +505,26 @@ void ms_thread_trim_orphans(void) {
 /* ---- fork: the child has one thread. Arenas of the others may have been caught halfway through a change, so they are
  * never run again; their blocks can be freed. */
 
+/* Of a process with one thread. Nobody else holds a lock or is in a backing: nothing needs to be taken. It could not be
+ * had where fork() was called by a signal handler that interrupted code with locks; there, all of it stays as it is, in
+ * the child as well, where that code goes on when the handler returns. (With more threads such a fork() waits for ever,
+ * as glibc's own does.) */
+static bool forks_alone;
+
 static void fork_before(void) {
+    forks_alone = ms_os_is_single_threaded();
+    if (forks_alone) return;
     ms_lock_all();
     ms_backend_before_fork();
 }
 
 static void fork_parent(void) {
+    if (forks_alone) return;
     ms_backend_after_fork(false);
     ms_unlock_all();
 }
 
-static void fork_child(void) {
-    ms_backend_after_fork(true);
-    ms_lock_renew_all();
-    ms_limit_after_fork();
+static void freeze_others(void) {
     for (ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
         ms_thread_t *thread = arena->thread;
         if (arena == ms_arena_current || arena == ms_arena_hidden) {
@@ -529,6 +535,19 @@ static void fork_child(void) {
             thread->cut_off = any_cut_off = true;
         }
     }
+}
+
+static void fork_child(void) {
+    if (forks_alone) {
+        const ms_arena_t *arena = ms_arena_hidden ? ms_arena_hidden : ms_arena_current;
+        if (arena->thread) arena->thread->tid = ms_os_thread_id();
+        if (!ms_arena_hidden && !ms_lock_is_held()) ms_limit_after_fork();
+        return;
+    }
+    ms_backend_after_fork(true);
+    ms_lock_renew_all();
+    ms_limit_after_fork();
+    freeze_others();
 }
 
 /* pthread_atfork() does this, but would be linked behind all of our code: a page of its own in every process. */

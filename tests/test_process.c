@@ -159,6 +159,48 @@ START_TEST(handlers_that_interrupt_malloc) {
 }
 END_TEST
 
+/* A handler that forks at any moment, also inside malloc: the parent and the child go on where they were. */
+extern char __libc_single_threaded __attribute__((weak));
+enum { FORKS_IN_HANDLER = 800 };
+static volatile sig_atomic_t forks, bad_children, is_child;
+
+static void fork_in_handler(int number) {
+    (void)number;
+    int saved = errno, status;
+    pid_t pid = fork();
+    if (pid == 0)
+        is_child = 1;
+    else if (waitpid(pid, &status, 0) != pid || status != 0)
+        bad_children++;
+    forks++;
+    errno = saved;
+}
+
+START_TEST(handlers_that_fork_inside_malloc) {
+    static void *blocks[256];
+    static size_t block_sizes[256];
+    uint64_t random = support_seed();
+    struct sigaction action = {.sa_handler = fork_in_handler, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 300}, {0, 300}}, never = {0};
+    if (!&__libc_single_threaded || !__libc_single_threaded) return;
+    ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0); /* not the children's */
+    for (size_t left = 20; forks < FORKS_IN_HANDLER && left > 0; left -= is_child) {
+        size_t at = support_random(&random) % 256, size = support_random(&random) % (at % 4 ? 30000 : 300000);
+        if (blocks[at] && !support_holds(blocks[at], block_sizes[at], at)) abort();
+        free(blocks[at]);
+        blocks[at] = malloc(size);
+        block_sizes[at] = size < 200 ? size : 200;
+        if (!blocks[at]) abort();
+        support_fill(blocks[at], block_sizes[at], at);
+    }
+    if (is_child) _exit(0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    ck_assert_int_eq(bad_children, 0);
+    for (size_t i = 0; i < 256; i++) free(blocks[i]);
+}
+END_TEST
+
 /* ---- a fault in the program's memory, whose handler allocates and makes it good, or jumps out; others fork meanwhile */
 static char *faulty_page;
 static bool jump_out;
@@ -737,6 +779,7 @@ static Suite *suite(void) {
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
                             handlers_that_interrupt_malloc,
+                            handlers_that_fork_inside_malloc,
                             faults_are_handled_with_malloc,
                             cpp_libraries_come_and_go,
                             cpp_libraries_run_out_of_memory,
