@@ -273,6 +273,21 @@ static void visit_threads(visit_t *visit) {
     close(directory);
 }
 
+/* Stacks of threads that ended wait for the next ones, with what the C library allocated for their variables: it is
+ * found from the control block on top. */
+#define STACK_TOP 8192
+static void visit_waiting_stacks(visit_t *visit) {
+    for (size_t i = 0; i < visit->mapping_count; i++) {
+        const ms_mapping_t *mapping = &visit->mappings[i];
+        bool named = mapping->path[0] && strncmp(mapping->path, "[anon", 5) != 0;
+        if (named || mapping->end - mapping->start < STACK_TOP) continue;
+        uintptr_t start = mapping->end - STACK_TOP;
+        size_t count = ms_roots_copy(visit->buffer, start, STACK_TOP) / sizeof(uint64_t);
+        size_t control = find_tcb(visit->buffer, count, start);
+        if (control < count) visit_dtv(visit, visit->buffer[control + 1]);
+    }
+}
+
 void ms_roots_visit(ms_roots_t *roots, const ms_roots_visitor_t *visitor, ms_roots_report_t *report) {
     visit_t visit = {.roots = roots, .visitor = visitor, .report = report};
     visit.buffer = ms_region_alloc(&roots->region, COPY_BYTES);
@@ -281,4 +296,5 @@ void ms_roots_visit(ms_roots_t *roots, const ms_roots_visitor_t *visitor, ms_roo
     for (size_t i = 0; i < roots->span_count; i++)
         visit_words(&visit, roots->spans[i].start, roots->spans[i].start + roots->spans[i].bytes, false, &report->global_bytes);
     visit_threads(&visit);
+    visit_waiting_stacks(&visit);
 }
