@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 /* The address of the exported function of that name, in the object that `within` lies in or, if NULL, in the first that
- * has it; 0 if there is none. Takes no lock but the one that throwing an exception takes as well. */
+ * has it; 0 if there is none. Takes the loader's lock on the list of what is loaded, as dl_iterate_phdr() does;
+ * throwing an exception takes it too, up to GCC 11 or glibc 2.34. */
 uintptr_t ms_runtime_find(const char *name, const void *within);
 
 /* `function` is declared weak. */
