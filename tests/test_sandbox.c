@@ -76,11 +76,11 @@ static bool refuse(const family_t *family, unsigned answer) {
 static const family_t *refused;
 static bool opening_kills;
 
-/* A block, or NULL where that may be. */
+/* A block, and errno stays; or NULL where that may be. */
 static void *take(size_t entry, size_t size) {
     errno = 0;
     void *block = entries[entry % entry_count].allocate(64, size);
-    expect(block || (errno == ENOMEM && refused->gives_memory), 10);
+    expect(block ? errno == 0 : errno == ENOMEM && refused->gives_memory, 10);
     return block;
 }
 
@@ -89,9 +89,11 @@ static void grow_and_free(void *block, size_t size, size_t larger, uint64_t seed
     expect(support_holds(block, size, seed), 11);
     errno = 0;
     void *grown = realloc(block, larger);
-    expect(grown || (errno == ENOMEM && refused->gives_memory), 12);
+    expect(grown ? errno == 0 : errno == ENOMEM && refused->gives_memory, 12);
     expect(support_holds(grown ? grown : block, size < larger ? size : larger, seed), 13);
+    errno = 4711;
     free(grown ? grown : block);
+    expect(errno == 4711, 14);
 }
 
 static void fill_and_free(size_t count) {

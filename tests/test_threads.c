@@ -1,5 +1,6 @@
 /* Threads: a thousand at once, many one after the other, memory that only other threads free, what a dead thread
  * leaves behind, and what malloc_trim gives back. Memory is judged by the kernel's count of resident pages. */
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -210,6 +211,36 @@ START_TEST(arenas_used_in_destructors_only_are_adopted) {
     ck_assert_int_eq(pthread_key_create(&freeing_key, free), 0);
     for (int i = 0; i < 3000; i++) {
         join(start(leave_to_destructor, malloc(100)));
+        if (i == 500) after_some = support_rss();
+    }
+    pthread_key_delete(freeing_key);
+    ck_assert_uint_lt(support_rss(), after_some + 8 * MIB);
+}
+END_TEST
+
+/* One that has given its arena back and allocates in a destructor of the last round gets no other: nothing would call for that
+ * one. */
+static void allocate_last(void *block) {
+    static __thread int rounds;
+    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+        pthread_setspecific(freeing_key, block);
+        return;
+    }
+    free(block);
+    free(malloc(50));
+}
+
+static void *allocate_and_leave(void *block) {
+    free(malloc(10));
+    return leave_to_destructor(block);
+}
+
+START_TEST(last_destructors_leave_no_arenas) {
+    size_t after_some = 0;
+    free(malloc(1)); /* our key comes first */
+    ck_assert_int_eq(pthread_key_create(&freeing_key, allocate_last), 0);
+    for (int i = 0; i < 3000; i++) {
+        join(start(allocate_and_leave, malloc(100)));
         if (i == 500) after_some = support_rss();
     }
     pthread_key_delete(freeing_key);
@@ -896,6 +927,7 @@ static Suite *suite(void) {
                             a_living_owner_reuses_what_others_freed,
                             arenas_of_dead_threads_are_adopted,
                             arenas_used_in_destructors_only_are_adopted,
+                            last_destructors_leave_no_arenas,
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,
