@@ -146,6 +146,9 @@ static totals_t exported_totals(void) {
     expect(strlen(text) == bytes && is_closed(text), 32);
     expect(number_after(text, "\"pid\": ") == (uint64_t)getpid(), 44);
     expect(number_after(text, "\"parent_pid\": ") == (uint64_t)getppid(), 45);
+    char tid[32];
+    snprintf(tid, sizeof tid, "\"tid\": %d,", (int)getpid());
+    expect(strstr(text, tid) != NULL, 57);
     const char *at = strstr(text, "\"totals\": {");
     expect(at != NULL, 46);
     totals_t totals = {number_after(at, "\"allocated_bytes\": "), number_after(at, "\"allocated_blocks\": "),
@@ -426,13 +429,18 @@ static void *give_to_destructor(void *block) {
     return NULL;
 }
 
-START_TEST(late_destructors_in_a_child) {
+static void try_late_destructors(bool before_fork) {
     free(malloc(1)); /* our key comes first */
     ck_assert_int_eq(pthread_key_create(&late_key, work_late), 0);
+    pthread_t thread;
+    if (before_fork) {
+        ck_assert_int_eq(pthread_create(&thread, NULL, give_to_destructor, malloc(100)), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        free(left_behind);
+    }
     void *block = malloc(100);
     pid_t pid = fork();
     if (pid == 0) {
-        pthread_t thread;
         expect(pthread_create(&thread, NULL, give_to_destructor, block) == 0, 1);
         expect(pthread_join(thread, NULL) == 0, 2);
         free(left_behind);
@@ -442,6 +450,16 @@ START_TEST(late_destructors_in_a_child) {
     ck_assert_int_eq(wait_for(pid), 0);
     pthread_key_delete(late_key);
     free(block);
+}
+
+START_TEST(late_destructors_in_a_child) {
+    try_late_destructors(false);
+}
+END_TEST
+
+/* What such threads allocate from was there before the fork. */
+START_TEST(late_destructors_in_a_child_too) {
+    try_late_destructors(true);
 }
 END_TEST
 
@@ -586,11 +604,19 @@ START_TEST(exec_from_a_thread) {
 END_TEST
 
 static Suite *suite(void) {
-    const TTest *tests[] = {
-        forks_while_others_allocate,        threads_fork_at_once,        the_child_agrees_with_itself,
-        the_child_agrees_about_new_threads, fork_handlers_that_allocate, earlier_fork_handlers_that_allocate,
-        late_destructors_in_a_child,        forks_inside_a_task,         large_blocks_kept_over_a_fork,
-        child_leaves_through_exit,          vfork_exec_spawn_system,     exec_from_a_thread};
+    const TTest *tests[] = {forks_while_others_allocate,
+                            threads_fork_at_once,
+                            the_child_agrees_with_itself,
+                            the_child_agrees_about_new_threads,
+                            fork_handlers_that_allocate,
+                            earlier_fork_handlers_that_allocate,
+                            late_destructors_in_a_child,
+                            late_destructors_in_a_child_too,
+                            forks_inside_a_task,
+                            large_blocks_kept_over_a_fork,
+                            child_leaves_through_exit,
+                            vfork_exec_spawn_system,
+                            exec_from_a_thread};
     return SUPPORT_SUITE("fork", tests);
 }
 
