@@ -248,6 +248,36 @@ START_TEST(last_destructors_leave_no_arenas) {
 }
 END_TEST
 
+/* Several of them at once share what they allocate from. */
+static void allocate_much_last(void *block) {
+    static __thread int rounds;
+    uint64_t state = (uintptr_t)block;
+    void *blocks[20] = {NULL};
+    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+        pthread_setspecific(freeing_key, block);
+        return;
+    }
+    for (size_t i = 0; i < 60000; i++) {
+        size_t at = support_random(&state) % 20;
+        if (blocks[at] && !support_holds(blocks[at], SIZE(at), (uintptr_t)blocks[at])) abort();
+        free(blocks[at]);
+        blocks[at] = malloc(SIZE(at));
+        support_fill(blocks[at], SIZE(at), (uintptr_t)blocks[at]);
+    }
+    for (size_t at = 0; at < 20; at++) free(blocks[at]);
+    free(block);
+}
+
+START_TEST(last_destructors_share_an_arena) {
+    pthread_t threads[4];
+    free(malloc(1)); /* our key comes first */
+    ck_assert_int_eq(pthread_key_create(&freeing_key, allocate_much_last), 0);
+    for (size_t i = 0; i < 4; i++) threads[i] = start(allocate_and_leave, malloc(100));
+    for (size_t i = 0; i < 4; i++) join(threads[i]);
+    pthread_key_delete(freeing_key);
+}
+END_TEST
+
 START_TEST(a_dead_thread_gives_memory_back) {
     size_t before = support_rss();
     join(start(allocate_chain, (void *)500000)); /* 100 MB */
@@ -928,6 +958,7 @@ static Suite *suite(void) {
                             arenas_of_dead_threads_are_adopted,
                             arenas_used_in_destructors_only_are_adopted,
                             last_destructors_leave_no_arenas,
+                            last_destructors_share_an_arena,
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,
