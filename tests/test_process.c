@@ -605,6 +605,27 @@ START_TEST(the_next_best_block_leaves_errno) {
 }
 END_TEST
 
+/* Bytes obtained for large blocks, while one grows and shrinks: what others may need is not reserved where it counts, and a
+ * block that is much smaller now has given the rest back. */
+START_TEST(growth_leaves_room_to_others) {
+    if (!support_is_memscope()) return;
+    limit(RLIMIT_AS, support_address_space() + 400 * MIB);
+    static const size_t steps[] = {40000, 600000, 2 * MIB, 22 * MIB, 9 * MIB, 3 * MIB};
+    malloc_trim(0);
+    size_t before = mallinfo2().hblkhd;
+    char *block = NULL;
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        block = realloc(block, steps[i]);
+        ck_assert_ptr_nonnull(block);
+        block[steps[i] - 1] = 1;
+        malloc_trim(0);
+        size_t obtained = mallinfo2().hblkhd - before;
+        ck_assert_msg(obtained <= steps[i] / 2 * 3, "%zu bytes for %zu", obtained, steps[i]);
+    }
+    free(block);
+}
+END_TEST
+
 START_TEST(address_space_ends_for_small_blocks) {
     limit(RLIMIT_AS, support_address_space() + 64 * MIB);
     check_exhaustion(16);
@@ -792,6 +813,7 @@ static Suite *suite(void) {
                             what_waits_in_the_inbox_comes_back,
                             what_threads_left_comes_back,
                             refused_blocks_do_not_count,
+                            growth_leaves_room_to_others,
                             growth_takes_what_is_kept,
                             the_next_best_block_leaves_errno,
                             address_space_ends_for_threads,
