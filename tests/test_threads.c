@@ -822,9 +822,9 @@ static void traded_drop(traded_t *block) {
 static void *trade(void *argument) {
     uint64_t state = (uintptr_t)argument;
     pthread_barrier_wait(&turn); /* all are there at once, both times */
-    for (size_t i = 0; i < 600; i++) {
+    for (size_t i = 0; i < 3000; i++) {
         traded_t *block = atomic_exchange(&traded[support_random(&state) % 32], traded_new(&state));
-        size_t size = 30000 + support_random(&state) % 600000;
+        size_t size = 30000 + support_random(&state) % (i % 2 ? 600000 : 6000000);
         if (!block || i % 3 || size < block->size) {
             traded_drop(block);
             continue;
