@@ -32,7 +32,6 @@ static struct {
     uint64_t cached_bytes;
     ms_large_t *unused;     /* descriptors */
     ms_large_t *bins[BINS];            /* newest first */
-    uint64_t filled[(BINS + 63) / 64]; /* bit per bin that is not empty */
     ms_large_t *newest, *oldest;       /* of the cache */
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
@@ -180,7 +179,6 @@ static void cache_remove(ms_large_t *block) {
     uint32_t bin = bin_of(block->mapped);
     *(block->previous ? &block->previous->next : &large.bins[bin]) = block->next;
     if (block->next) block->next->previous = block->previous;
-    if (!large.bins[bin]) large.filled[bin / 64] &= ~((uint64_t)1 << bin % 64);
     *(block->older ? &block->older->newer : &large.oldest) = block->newer;
     *(block->newer ? &block->newer->older : &large.newest) = block->older;
     cached_add(-(uint64_t)block->mapped);
@@ -194,7 +192,6 @@ static void cache_insert(ms_large_t *block) {
     block->next = large.bins[bin];
     if (block->next) block->next->previous = block;
     large.bins[bin] = block;
-    large.filled[bin / 64] |= (uint64_t)1 << bin % 64;
     block->newer = NULL;
     block->older = large.newest;
     *(large.newest ? &large.newest->newer : &large.oldest) = block;
@@ -209,17 +206,40 @@ static void cache_drop_oldest(void) {
     descriptor_free(block);
 }
 
-/* The newest block, it is warm, of the first bin that fits: at most a quarter larger than asked for. */
+/* Makes a mapping of its own, in the cache, as large as is asked for: what it has too much goes back to the system, and what it has
+ * too little is less than a new one would have to be filled with. False: nothing was changed. */
+static bool tailor(ms_large_t *block, size_t bytes) {
+    size_t mapped = rounded(bytes);
+    int saved = errno;
+    char *base = ms_os_remap(block->base, block->mapped, mapped);
+    errno = saved; /* without it the malloc may well succeed */
+    if (!base) return false;
+    cache_remove(block);
+    block->base = base;
+    block->mapped = mapped;
+    if (block->used > mapped) block->used = mapped;
+    if (block->touched > mapped) block->touched = mapped;
+    return true;
+}
+
+#define DOUBLING 8u /* bins */
+
+/* Of the bins from a doubling below to one above what is asked for. First what fits, the smallest of it, the newest, which is warm:
+ * that wastes at most half. Of a mapping of its own at most a quarter, and one that is smaller grows. */
 static ms_large_t *cache_take(size_t bytes) {
     if (bytes > CACHE_BLOCK_MAX) return NULL;
-    uint32_t first = bin_of(rounded(bytes));
-    for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++)
-        if (large.filled[bin / 64] >> bin % 64 & 1) {
-            ms_large_t *block = large.bins[bin];
-            if (block->mapped < bytes) continue;
-            cache_remove(block);
-            return block;
-        }
+    uint32_t wanted = bin_of(rounded(bytes));
+    for (uint32_t bin = wanted; bin <= wanted + DOUBLING && bin < BINS; bin++) {
+        ms_large_t *block = large.bins[bin];
+        if (!block || block->mapped < bytes) continue;
+        bool wastes = block->mapped - bytes > block->mapped / 4;
+        if (!wastes || block->backend || !tailor(block, bytes)) cache_remove(block);
+        return block;
+    }
+    for (uint32_t bin = wanted; bytes >= MS_DIRECT_MIN && bin-- > wanted - DOUBLING;) {
+        ms_large_t *block = large.bins[bin];
+        if (block && !block->backend && tailor(block, bytes)) return block;
+    }
     return NULL;
 }
 

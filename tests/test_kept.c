@@ -1,9 +1,11 @@
 /* A large block that two threads freed at the same moment is found out before it is used twice. What two threads do
  * within a few instructions is done here in all orders there are, one after the other; what alloc/large.c calls of the
- * rest of the malloc is a stub. */
+ * rest of the malloc is a stub. And what the cache of large blocks gives out again. */
 #include <check.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include "alloc/arena.h"
 #include "alloc/backend.h"
@@ -180,6 +182,117 @@ START_TEST(both_give_it_back_later) {
 }
 END_TEST
 
+/* ---- the cache: what one size left serves another */
+
+#define MIB ((size_t)1 << 20)
+static ms_large_t *live; /* so that the cache may hold an eighth of it */
+static uint64_t at_start;
+
+static void start_cache(void) {
+    full = (ms_large_kept_t){.limit = 0};
+    ms_large_trim();
+    at_start = ms_large_mapped_bytes();
+    live = ms_large_allocate(256 * MIB, 16, 0);
+    ck_assert_ptr_nonnull(live);
+}
+
+static ms_large_t *allocated(size_t bytes) {
+    ms_large_t *made = ms_large_allocate(bytes, 16, 0);
+    ck_assert_ptr_nonnull(made);
+    ck_assert_uint_ge(made->mapped, bytes + 16);
+    return made;
+}
+
+/* Its bytes say so if they are still there. */
+static void release_marked(ms_large_t *old) {
+    memset(old->payload, 0x5a, old->size);
+    ms_large_claim_own(old);
+    ms_large_release(&full, old);
+    ck_assert(!ms_large_find(old->payload));
+}
+
+static bool is_marked(const ms_large_t *made, size_t bytes) {
+    const unsigned char *byte = made->payload;
+    for (size_t i = 0; i < bytes; i += 1000)
+        if (byte[i] != 0x5a) return false;
+    return true;
+}
+
+static void end_cache(void) {
+    ms_large_claim_own(live);
+    ms_large_release(&full, live);
+    ms_large_trim();
+    ck_assert_uint_eq(ms_large_mapped_bytes(), at_start);
+}
+
+START_TEST(one_up_to_twice_as_large_serves) {
+    ms_large_t *old = allocated(600 << 10);
+    release_marked(old);
+    ms_large_t *small = allocated(250 << 10), *half = allocated(350 << 10);
+    ck_assert_ptr_ne(small, old);
+    ck_assert_ptr_eq(half, old);
+    ck_assert(is_marked(half, half->size));
+    release_marked(small);
+    release_marked(half);
+}
+END_TEST
+
+START_TEST(the_smallest_that_fits_serves) {
+    ms_large_t *first = allocated(700 << 10), *second = allocated(500 << 10);
+    release_marked(second);
+    release_marked(first);
+    ck_assert_ptr_eq(allocated(400 << 10), second);
+    ck_assert_ptr_eq(allocated(400 << 10), first);
+    release_marked(first);
+    release_marked(second);
+}
+END_TEST
+
+START_TEST(of_a_mapping_the_rest_goes_back) {
+    ms_large_t *old = allocated(24 * MIB);
+    size_t before = ms_large_mapped_bytes();
+    release_marked(old);
+    ms_large_t *less = allocated(14 * MIB);
+    ck_assert_ptr_eq(less, old);
+    ck_assert(is_marked(less, less->size));
+    ck_assert_uint_le(less->used, less->mapped);
+    ck_assert_uint_le(less->mapped, 16 * MIB);
+    ck_assert_uint_le(ms_large_mapped_bytes(), before - 8 * MIB);
+    release_marked(less);
+}
+END_TEST
+
+START_TEST(a_mapping_that_is_too_small_grows) {
+    ms_large_t *old = allocated(10 * MIB);
+    release_marked(old);
+    ms_large_t *large = allocated(25 * MIB), *more = allocated(15 * MIB);
+    ck_assert_ptr_ne(large, old); /* more than twice */
+    ck_assert_ptr_eq(more, old);
+    ck_assert(is_marked(more, 10 * MIB));
+    ck_assert_ptr_eq(ms_large_find(more->payload), more);
+    release_marked(more);
+    release_marked(large);
+}
+END_TEST
+
+START_TEST(one_that_cannot_grow_stays_in_the_cache) {
+    struct rlimit before, none;
+    ms_large_t *old = allocated(10 * MIB);
+    release_marked(old);
+    uint64_t mapped = ms_large_mapped_bytes();
+    ck_assert_int_eq(getrlimit(RLIMIT_AS, &before), 0);
+    none = (struct rlimit){.rlim_cur = 4096, .rlim_max = before.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &none), 0);
+    ms_large_t *more = ms_large_allocate(15 * MIB, 16, 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &before), 0);
+    ck_assert_ptr_null(more);
+    ck_assert_uint_eq(ms_large_mapped_bytes(), mapped);
+    ck_assert_ptr_eq(allocated(10 * MIB), old);
+    ck_assert(is_marked(old, old->size));
+    release_marked(old);
+}
+END_TEST
+
 int main(void) {
     const TTest *tests[] = {freed_once_is_used_again,
                             both_keep_and_the_first_asks,
@@ -195,6 +308,13 @@ int main(void) {
     TCase *tcase = tcase_create("keepers");
     tcase_add_checked_fixture(tcase, start, end);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    const TTest *cache_tests[] = {one_up_to_twice_as_large_serves, the_smallest_that_fits_serves,
+                                  of_a_mapping_the_rest_goes_back, a_mapping_that_is_too_small_grows,
+                                  one_that_cannot_grow_stays_in_the_cache};
+    tcase = tcase_create("cache");
+    tcase_add_checked_fixture(tcase, start_cache, end_cache);
+    for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
