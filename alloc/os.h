@@ -49,8 +49,8 @@ uint64_t ms_os_monotonic_step_ns(void);   /* of ms_os_monotonic_ns() */
 uint64_t ms_os_unix_ns(void);             /* wall clock */
 void ms_os_sleep(uint32_t ns);            /* or less: a signal ends it; no cancellation point */
 uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
-uint32_t ms_os_thread_id(void);
-bool ms_os_is_single_threaded(void); /* for certain */ /* kernel tid */
+uint32_t ms_os_thread_id(void);           /* kernel tid */
+bool ms_os_is_single_threaded(void);      /* true: for certain */
 /* What one read() gives of a file of /proc, as text; false, and text is empty: it cannot be read. errno may change. */
 bool ms_os_read_text(const char *path, char *text, size_t room);
 bool ms_os_exists(const char *path); /* and can be opened. errno may change */
