@@ -24,6 +24,7 @@ static __thread unsigned held __attribute__((tls_model("initial-exec"))); /* bit
 static int cancel_state; /* MS_LOCK_EXPORT: of the thread that holds it, before */
 
 bool ms_lock_is_held(void) { return !holds_all && (held & ~(1u << MS_LOCK_EXPORT)) != 0; }
+bool ms_lock_is_any_held(void) { return !holds_all && held != 0; }
 
 #if MS_DEBUG
 static void check_rank(ms_lock_rank_t rank) {

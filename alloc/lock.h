@@ -24,6 +24,7 @@ void ms_unlock(ms_lock_rank_t rank);
 
 /* Whether this thread holds or is about to hold a lock that malloc may need: a signal handler must not wait for it. */
 bool ms_lock_is_held(void);
+bool ms_lock_is_any_held(void); /* whatever it is needed for: to take one more may be to wait for itself */
 
 /* fork() with other threads: every lock, in rank order; released in the parent, made anew in the child. In between
  * ms_lock() and ms_unlock() do nothing in the thread that forks: handlers of other libraries may run after ours and

@@ -76,6 +76,30 @@ int main(int argc, char **argv) {
 }
 """
 
+INSIDE_MALLOC = r"""
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t armed;
+static void end(int number) { armed = 0; exit(number == SIGUSR1 ? 3 : 1); }
+
+void *mmap(void *start, size_t bytes, int protection, int flags, int file, off_t offset) {
+    if (armed) raise(SIGUSR1);
+    return (void *)syscall(SYS_mmap, start, bytes, protection, flags, file, offset);
+}
+
+int main(void) {
+    signal(SIGUSR1, end);
+    alarm(60);
+    armed = 1;
+    return malloc(3 << 20) == NULL;
+}
+"""
+
 
 class Run(Case):
     @classmethod
@@ -352,6 +376,14 @@ class Run(Case):
     def test_ends_without_exit(self):
         done = self.run_subject("_exit", "6", status=6)
         self.one_line(done.stderr, "wrote no snapshot", "_exit()")
+
+    def test_exit_in_a_handler_inside_malloc(self):
+        """The signal comes while malloc maps a large block, under a lock: what needs it at exit must not wait for it."""
+        subject = self.compile(INSIDE_MALLOC, name="inside", flags=["-rdynamic"])
+        for options in ((), ("--interval", "10ms"), ("--trace",)):
+            with self.subTest(options):
+                lines = self.memscope("run", *options, "--", subject, status=3).stderr.splitlines()
+                self.assertEqual([line for line in lines if b"interrupted malloc: nothing is written" in line], lines[:1])
 
     def test_static(self):
         static = self.compile("int main(void) { return 4; }", name="static", flags=["-static"])

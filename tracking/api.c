@@ -412,7 +412,17 @@ static __attribute__((constructor)) void library_loaded(void) {
     }
 }
 
+/* exit() was called by a signal handler that interrupted this thread while it held a lock: nobody releases that any
+ * more, and what it guards is half changed. */
+static bool exits_inside_lock(void) {
+    if (!ms_lock_is_any_held()) return false;
+    if (ms_trace_is_on() || (ms_process.knobs.output[0] && !output_refused))
+        ms_os_say("exit() was called by a signal handler that interrupted malloc: nothing is written at exit", NULL);
+    return true;
+}
+
 static __attribute__((destructor)) void library_unloaded(void) {
+    if (exits_inside_lock()) return;
     if (ms_trace_is_on()) ms_event_log_stop(); /* asked here: its code need not come into memory for a no */
     write_at_exit();
 }
