@@ -57,7 +57,12 @@ typedef struct ms_cells {
 
 /* Adds to a counter that only the calling thread writes. */
 static inline void ms_count(uint64_t *counter, uint64_t amount) {
+#ifdef __x86_64__
+    /* Compilers make three instructions of it, and what a signal handler counts in between is lost. */
+    __asm__("addq %1, %0" : "+m"(*counter) : "er"(amount));
+#else
     __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + amount, __ATOMIC_RELAXED);
+#endif
 }
 static inline uint64_t ms_read(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_RELAXED); }
 
