@@ -57,7 +57,7 @@ typedef struct ms_free_list {
     uint64_t allocated;    /* blocks ever taken */
     uint64_t freed_before; /* frees up to when room was last set; large: frees. frees = freed_before + room_set - room */
 } ms_free_list_t;
-_Static_assert(sizeof(ms_free_list_t) == 32, "list_offsets");
+_Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_offsets holds where each list is");
 
 #define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
