@@ -26,6 +26,7 @@
 /* It expects no identity that there is, so that no free takes the short way. */
 ms_arena_t ms_arena_empty = {
     .lists = {[0 ... MS_CLASS_COUNT - 1] = {.first = &ms_list_end_header[1]}},
+    .cell_task = &ms_task_none,
 };
 
 uintptr_t ms_heap_low, ms_heap_span;

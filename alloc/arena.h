@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "alloc/large.h"
 #include "alloc/os.h"
@@ -104,11 +105,11 @@ typedef struct ms_arena {
     uint64_t unseen_loss; /* most they fell between two settles: others saw them too high */
     ms_cells_t *tasks, *sites;                      /* NULL until used */
     uint64_t task_id;                               /* of the current task, 0: none */
-    uint64_t task_token;                            /* its part of `expect` */
-    uint64_t cell_id;                               /* the task entered last, 0: none; what is known of it: */
+    uint64_t untasked_expect[MS_ORIGIN_COUNT];      /* `expect` outside any task */
+    uint64_t cell_id;                               /* the task entered last; what is known of it: */
+    const struct ms_task *cell_task;                /* none entered: one that never can be */
     ms_cell_t *cell;
-    const struct ms_task *cell_task;
-    uint64_t cell_token;
+    uint64_t cell_expect[MS_ORIGIN_COUNT];          /* `expect` in it */
     ms_cell_t *none_cell;                           /* that of no task; NULL: not needed yet */
     uint64_t peak_bytes;                            /* of the thread */
 
@@ -436,14 +437,16 @@ static inline void ms_arena_lower_countdown(ms_arena_t *arena, int64_t left) {
     ms_arena_sequence_end(arena);
 }
 
-/* The task's part of the tokens. */
-static inline uint64_t ms_task_token(uint64_t id) { return ms_token(id << MS_IDENTITY_TASK_SHIFT); }
+/* What the arena expects in a task. Where it expects nothing, still nothing that there is. */
+static inline void ms_arena_expect_in(const ms_arena_t *arena, uint64_t id, uint64_t expect[MS_ORIGIN_COUNT]) {
+    uint64_t token = ms_token(id << MS_IDENTITY_TASK_SHIFT);
+    for (int origin = 0; origin < MS_ORIGIN_COUNT; origin++) expect[origin] = arena->untasked_expect[origin] + token;
+}
 
-/* The arena has this task from now on. Where it expects nothing, still nothing that there is. */
-static inline void ms_arena_set_task(ms_arena_t *arena, uint64_t id, uint64_t token) {
-    uint64_t change = token - arena->task_token;
-    for (int origin = 0; origin < MS_ORIGIN_COUNT; origin++) arena->expect[origin] += change;
-    arena->task_token = token;
+/* The arena has this task from now on. What it then expects is copied, not changed: a task that is entered does not wait for
+ * the last one's words. */
+static inline void ms_arena_set_task(ms_arena_t *arena, uint64_t id, const uint64_t expect[MS_ORIGIN_COUNT]) {
+    memcpy(arena->expect, expect, sizeof arena->expect);
     arena->task_id = id;
 }
 

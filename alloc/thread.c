@@ -72,6 +72,7 @@ static void arena_init(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
     for (uint32_t class = 1, size = 1; class < MS_FAST_CLASSES; class++)
         for (; size <= ms_class_payload(class); size++) arena->list_offsets[size] = (uint16_t)(class * sizeof(ms_free_list_t));
+    arena->cell_task = &ms_task_none;
     arena->index = arena_count++;
     arena->random = ms_sampling_seed(arena->index);
     arena->next = atomic_load_explicit(&all_arenas, memory_order_relaxed);
@@ -131,7 +132,7 @@ static void arena_forget_tenant(ms_arena_t *arena) {
     arena->foreign_freed_bytes = arena->foreign_freed_blocks = 0;
     arena->mark = arena->settled = arena->task_settled = (ms_flow_t){0};
     arena->peak_bytes = 0;
-    arena->task_id = arena->task_token = 0;
+    arena->task_id = 0;
     arena->foreign_cell = NULL; /* it is the former thread's */
     arena->last_block = NULL;
 }
@@ -139,7 +140,9 @@ static void arena_forget_tenant(ms_arena_t *arena) {
 void ms_arena_dress(ms_arena_t *arena) {
     arena->birth = ms_word0(0, ms_age_encode(ms_process_milliseconds()), 0);
     for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++)
-        arena->expect[origin] = arena->always_slow ? 0 : ms_token(ms_identity(ms_arena_task(arena), arena->code, MS_FLAG_LIVE | origin));
+        arena->untasked_expect[origin] = arena->always_slow ? 0 : ms_token(ms_identity(0, arena->code, MS_FLAG_LIVE | origin));
+    ms_arena_expect_in(arena, arena->task_id, arena->expect);
+    ms_arena_expect_in(arena, arena->cell_id, arena->cell_expect);
 }
 
 /* ---- records */

@@ -19,8 +19,8 @@
 
 static _Atomic(ms_task_t *) chunks[CHUNKS];
 _Atomic(uint32_t) ms_task_indices = MS_TASK_FIRST;
-static ms_task_t other = {.id = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
-static ms_task_t none = {.state = MS_TASK_ACTIVE, .name = "(no task)"};
+static ms_task_t other = {.id = MS_TASK_OTHER, .open_id = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
+ms_task_t ms_task_none = {.open_id = UINT64_MAX, .state = MS_TASK_ACTIVE, .name = "(no task)"};
 
 /* MS_LOCK_TASKS */
 static ms_task_t *oldest_ended, *newest_ended;
@@ -32,7 +32,7 @@ static inline ms_task_t *task_of_index(uint32_t index) {
         ms_task_t *chunk = atomic_load_explicit(&chunks[index / CHUNK], memory_order_acquire);
         return chunk ? &chunk[index % CHUNK] : NULL;
     }
-    return index == MS_TASK_NONE ? &none : &other;
+    return index == MS_TASK_NONE ? &ms_task_none : &other;
 }
 
 ms_task_t *ms_task_of_index(uint32_t index) { return task_of_index(index); }
@@ -165,7 +165,7 @@ static void settle_untasked(ms_arena_t *arena) {
     uint64_t freed = arena->untasked_freed_bytes - arena->untasked_settled_bytes;
     if (!freed) return;
     arena->untasked_settled_bytes = arena->untasked_freed_bytes;
-    atomic_fetch_sub_explicit(&none.live_bytes, (int64_t)freed, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&ms_task_none.live_bytes, (int64_t)freed, memory_order_relaxed);
 }
 
 /* Until there is a task, what runs outside any is the whole process, whose peak is known: the first task's creation hands
@@ -173,7 +173,7 @@ static void settle_untasked(ms_arena_t *arena) {
 static bool is_all_untasked(void) { return !ms_task_is_any(); }
 
 int64_t ms_task_peak(const ms_task_t *task) {
-    bool all = task == &none && is_all_untasked();
+    bool all = task == &ms_task_none && is_all_untasked();
     return atomic_load_explicit(all ? &ms_process.peak_bytes : &task->peak_bytes, memory_order_relaxed);
 }
 
@@ -245,7 +245,7 @@ static ms_task_t *slot_new(uint32_t *index) {
         if (!tasks) return NULL;
         atomic_store_explicit(chunk, tasks, memory_order_release); /* pairs with ms_task_of_index() */
     }
-    if (is_all_untasked()) atomic_store(&none.peak_bytes, atomic_load(&ms_process.peak_bytes));
+    if (is_all_untasked()) atomic_store(&ms_task_none.peak_bytes, atomic_load(&ms_process.peak_bytes));
     atomic_store_explicit(&ms_task_indices, *index + 1, memory_order_release);
     return &tasks[*index % CHUNK];
 }
@@ -298,6 +298,7 @@ static ms_task_t *create(const char *name, uint64_t parent) {
     atomic_store(&task->peak_bytes, 0);
     copy_name(task->name, name);
     atomic_store_explicit(&task->id, id, memory_order_release);
+    atomic_store_explicit(&task->open_id, id, memory_order_release);
     return task;
 }
 
@@ -354,13 +355,14 @@ static inline void keep_quantum(ms_arena_t *arena, const ms_task_t *task) {
 
 static inline void switch_to(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
     if (ms_flow_moved(arena)) flush_before_switch(arena);
-    ms_arena_set_task(arena, id, ms_task_token(id));
+    ms_arena_expect_in(arena, id, arena->expect);
+    arena->task_id = id;
     if (id) keep_quantum(arena, task);
 }
 
 static MS_COLD ms_cell_t *cell_looked_up(ms_arena_t *arena, uint64_t id, const ms_task_t *task) {
     arena->cell = ms_task_cell(arena, (uint32_t)id);
-    arena->cell_token = ms_task_token(id);
+    ms_arena_expect_in(arena, id, arena->cell_expect);
     arena->cell_task = task;
     arena->cell_id = id;
     return arena->cell;
@@ -377,7 +379,7 @@ static inline ms_arena_t *tasking_arena(void) {
 }
 
 static inline bool may_be_entered(const ms_task_t *task, uint64_t id) {
-    return atomic_load_explicit(&task->id, memory_order_acquire) == id && task->state == MS_TASK_ACTIVE;
+    return atomic_load_explicit(&task->open_id, memory_order_acquire) == id;
 }
 
 static __attribute__((noinline)) memscope_token_t enter_any(memscope_task_t id) {
@@ -403,15 +405,15 @@ static __attribute__((noinline)) void leave_any(memscope_token_t token) {
 }
 
 /* The short ways: into the task entered last, where nothing was counted since the last switch, and back out of every task.
- * The empty arena, and one of a thread that cannot have a task, has entered none. */
+ * The empty arena, and one of a thread that cannot have a task, has entered ms_task_none. */
 memscope_token_t memscope_task_enter(memscope_task_t id) {
     ms_arena_t *arena = ms_arena_current;
     memscope_token_t token = {arena->task_id};
-    if (ms_unlikely(id == 0 || arena->cell_id != id || token.previous == id || ms_flow_moved(arena)))
+    if (ms_unlikely(arena->cell_id != id || ms_flow_moved(arena)))
         return ms_process.track_tasks ? enter_any(id) : (memscope_token_t){0};
     const ms_task_t *task = arena->cell_task;
     if (ms_unlikely(!may_be_entered(task, id))) return enter_any(id);
-    ms_arena_set_task(arena, id, arena->cell_token);
+    ms_arena_set_task(arena, id, arena->cell_expect);
     keep_quantum(arena, task);
     ms_count(&arena->cell->enters, 1);
     return token;
@@ -421,7 +423,7 @@ void memscope_task_leave(memscope_token_t token) {
     ms_arena_t *arena = ms_arena_current;
     if (token.previous == arena->task_id) return;
     if (ms_likely(token.previous == 0 && !ms_flow_moved(arena)))
-        ms_arena_set_task(arena, 0, 0);
+        ms_arena_set_task(arena, 0, arena->untasked_expect);
     else
         leave_any(token);
 }
@@ -462,6 +464,7 @@ int memscope_task_end(memscope_task_t id, memscope_usage_t *usage) {
     bool active = atomic_load(&task->id) == id && task->state == MS_TASK_ACTIVE;
     if (active) {
         task->state = MS_TASK_ENDED;
+        atomic_store_explicit(&task->open_id, 0, memory_order_relaxed);
         task->end_ns = ms_process_elapsed_ns();
         task->outlived_bytes = outlived.live_bytes;
         task->outlived_blocks = outlived.live_blocks;

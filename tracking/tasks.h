@@ -25,6 +25,7 @@ typedef enum { MS_TASK_UNUSED, MS_TASK_ACTIVE, MS_TASK_ENDED } ms_task_state_t;
 
 typedef struct ms_task {
     _Atomic(uint64_t) id;
+    _Atomic(uint64_t) open_id;    /* its id while it can be entered */
     uint64_t parent;              /* id, 0: root */
     uint64_t start_ns, end_ns;    /* since the start of the process */
     _Atomic(int64_t) live_bytes;  /* settled */
@@ -37,6 +38,7 @@ typedef struct ms_task {
     ms_task_state_t state;
     char name[MS_TASK_NAME];
 } ms_task_t;
+extern ms_task_t ms_task_none __attribute__((visibility("hidden"))); /* what runs outside any; it cannot be entered */
 
 /* The task with this id, NULL if there is none (any more). Any thread, no lock. */
 ms_task_t *ms_task_find(uint64_t id);
