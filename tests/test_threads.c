@@ -17,9 +17,12 @@
 #pragma weak memscope_export_msgpack
 #pragma weak memscope_process_usage
 #pragma weak memscope_task_create
+#pragma weak memscope_task_current
+#pragma weak memscope_task_end
 #pragma weak memscope_task_enter
 #pragma weak memscope_task_leave
 #pragma weak memscope_task_usage
+#pragma weak memscope_thread_usage
 
 #define MIB ((size_t)1 << 20)
 
@@ -843,10 +846,14 @@ static void trade_in_threads(void) {
     for (size_t i = 0; i < 32; i++) traded_drop(atomic_exchange(&traded[i], NULL));
 }
 
+static bool is_counted(void) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    return support_is_memscope() && !(conf && strstr(conf, "mode:off"));
+}
+
 START_TEST(large_blocks_change_hands) {
     memscope_usage_t before = {0}, after = {0};
-    const char *conf = getenv("MEMSCOPE_CONF");
-    bool counted = support_is_memscope() && !(conf && strstr(conf, "mode:off"));
+    bool counted = is_counted();
     pthread_barrier_init(&turn, NULL, TRADERS);
     trade_in_threads(); /* what libc allocates for its first threads stays */
     if (counted) ck_assert_int_eq(memscope_process_usage(&before), 0);
@@ -870,8 +877,7 @@ static void *free_half(void *argument) {
 START_TEST(nothing_is_live_after_all_is_freed) {
     static void *blocks[1000];
     memscope_usage_t before = {0}, after = {0};
-    const char *conf = getenv("MEMSCOPE_CONF");
-    if (!support_is_memscope() || (conf && strstr(conf, "mode:off"))) return;
+    if (!is_counted()) return;
     join(start(free_half, blocks)); /* what libc allocates for its first thread stays */
     ck_assert_int_eq(memscope_process_usage(&before), 0);
     for (size_t i = 0; i < 1000; i++) blocks[i] = malloc(SIZE(i));
@@ -923,6 +929,67 @@ START_TEST(sums_of_moving_counts_stay_sane) {
 }
 END_TEST
 
+/* By the short way too, which the task entered last takes: with an arena that is new, and with none. */
+static void *enter_what_cannot_be(void *unused) {
+    memscope_task_t task = memscope_task_create("ended", 0);
+    for (int round = 0; round < 2; round++) {
+        memscope_task_t others[] = {0, UINT64_MAX, UINT64_MAX - 1, 4711, task + ((uint64_t)1 << 32)};
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+            memscope_token_t token = memscope_task_enter(others[i]);
+            ck_assert_uint_eq(memscope_task_current(), 0);
+            memscope_task_leave(token);
+        }
+        memscope_task_leave(memscope_task_enter(task));
+    }
+    memscope_token_t outer = memscope_task_enter(task), inner = memscope_task_enter(task);
+    memscope_task_leave(inner);
+    ck_assert_uint_eq(memscope_task_current(), is_counted() ? task : 0);
+    memscope_task_leave(outer);
+    ck_assert_uint_eq(memscope_task_current(), 0);
+    if (is_counted()) ck_assert_int_eq(memscope_task_end(task, NULL), 0);
+    memscope_task_enter(task);
+    ck_assert_uint_eq(memscope_task_current(), 0);
+    return unused;
+}
+
+static void *enter_first(void *unused) {
+    memscope_task_leave(memscope_task_enter(0));
+    return enter_what_cannot_be(unused);
+}
+
+START_TEST(only_tasks_that_exist_are_entered) {
+    if (!support_is_memscope()) return;
+    for (int round = 0; round < 3; round++) {
+        join(start(enter_first, NULL));
+        join(start(enter_what_cannot_be, NULL));
+    }
+}
+END_TEST
+
+/* A thread that has its arena from another one allocates for itself in the task that the other entered last. */
+static void *use_task(void *task) {
+    enum { COUNT = 100 };
+    void *blocks[COUNT];
+    memscope_task_leave(memscope_task_enter(*(memscope_task_t *)task)); /* the next time is the short way */
+    memscope_token_t token = memscope_task_enter(*(memscope_task_t *)task);
+    for (size_t i = 0; i < COUNT; i++) blocks[i] = malloc(100);
+    memscope_task_leave(token);
+    for (size_t i = 0; i < COUNT; i++) free(blocks[i]); /* outside: who allocated is looked at */
+    memscope_usage_t usage;
+    ck_assert_int_eq(memscope_thread_usage(&usage), 0);
+    ck_assert_uint_lt(usage.live_blocks, COUNT);
+    return malloc(100); /* which has the thread's number, so that the next one gets another */
+}
+
+START_TEST(an_adopted_arena_enters_for_its_own_thread) {
+    if (!is_counted()) return;
+    memscope_task_t task = memscope_task_create("handed on", 0);
+    void *left[4];
+    for (int round = 0; round < 4; round++) left[round] = join(start(use_task, &task));
+    for (int round = 0; round < 4; round++) free(left[round]);
+}
+END_TEST
+
 /* Nothing in malloc is a cancellation point, not even where it looks into a file first: a thread would end with a lock. */
 static _Atomic(bool) went_through;
 
@@ -958,6 +1025,8 @@ static Suite *suite(void) {
                             arenas_of_dead_threads_are_adopted,
                             arenas_used_in_destructors_only_are_adopted,
                             last_destructors_leave_no_arenas,
+                            only_tasks_that_exist_are_entered,
+                            an_adopted_arena_enters_for_its_own_thread,
                             last_destructors_share_an_arena,
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,

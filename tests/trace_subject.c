@@ -188,10 +188,15 @@ static int switched(const char *directory) {
     void *volatile old = malloc(5000);
     pthread_create(&id, NULL, follower, NULL);
     for (int i = 0; i < 10000; i++) free(small(50));
+    memscope_task_t task = memscope_task_create("entered before", 0);
+    memscope_task_leave(memscope_task_enter(task));
     int error = memscope_trace_all(directory);
     if (error) return error;
     if (memscope_trace_all(directory) == 0) return 99;
+    memscope_task_leave(memscope_task_enter(task));
+    memscope_token_t token = memscope_task_enter(task); /* the short way */
     for (int i = 0; i < 1234; i++) free(small(77));
+    memscope_task_leave(token);
     free(old);
     atomic_store(&phase, 1);
     while (atomic_load(&turns) < 1400) usleep(1000);
