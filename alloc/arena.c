@@ -68,12 +68,12 @@ void ms_arena_flow_reset(ms_arena_t *arena) {
 }
 
 uint64_t ms_arena_frees(const ms_arena_t *arena, uint32_t class) {
-    const ms_free_list_t *list = &arena->lists[class];
-    if (class == MS_CLASS_LARGE) return ms_read(&list->freed_before);
+    const uint64_t *freed_before = &arena->freed_before[class];
+    if (class == MS_CLASS_LARGE) return ms_read(freed_before);
     uint64_t frees = 0;
     for (uint64_t at, tries = 0; ms_arena_read_begin(arena, &at, &tries);) {
-        frees = ms_read(&list->freed_before) + (uint64_t)(__atomic_load_n(&arena->room_set[class], __ATOMIC_RELAXED) -
-                                                          __atomic_load_n(&list->room, __ATOMIC_RELAXED));
+        frees = ms_read(freed_before) + (uint64_t)(__atomic_load_n(&arena->room_set[class], __ATOMIC_RELAXED) -
+                                                   __atomic_load_n(&arena->lists[class].room, __ATOMIC_RELAXED));
         if (ms_arena_read_done(arena, at)) break;
     }
     return frees;
@@ -89,7 +89,7 @@ static int64_t list_limit(uint32_t class) {
 
 /* The arena's own thread. */
 static uint64_t frees_of(const ms_arena_t *arena, uint32_t class) {
-    return arena->lists[class].freed_before + (uint64_t)(arena->room_set[class] - arena->lists[class].room);
+    return arena->freed_before[class] + (uint64_t)(arena->room_set[class] - arena->lists[class].room);
 }
 
 static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
@@ -102,7 +102,7 @@ static void room_reset(ms_arena_t *arena, uint32_t class) {
     int64_t room = list_limit(class) - list_length(arena, class);
     if (room < 0) room = 0;
     ms_arena_sequence_begin(arena);
-    ms_count(&list->freed_before, (uint64_t)(arena->room_set[class] - list->room));
+    ms_count(&arena->freed_before[class], (uint64_t)(arena->room_set[class] - list->room));
     list->room = room;
     arena->room_set[class] = (int32_t)room;
     ms_arena_sequence_end(arena);
@@ -482,7 +482,7 @@ void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
 static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
     ms_free_list_t *list = &arena->lists[class];
     if (--list->room < 0)
-        ms_release_full(payload, arena, class * sizeof *list);
+        ms_release_full(payload, arena, ms_list_of(class));
     else
         ms_list_push(list, payload);
 }
@@ -765,8 +765,9 @@ static uint32_t every_site(ms_arena_t *arena, request_t *request) {
 /* `size` as the header has it: 0 for large blocks. */
 static inline void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
     flags |= MS_FLAG_LIVE | origin;
+    uint32_t list = size ? ms_list_of(ms_class_of(size)) : 0;
     if (site || size == 0) flags |= MS_FLAG_SPECIAL;
-    ms_close(ms_header_of(payload), (ms_facts_t){.word0 = arena->birth | ms_word0(site, 0, size),
+    ms_close(ms_header_of(payload), (ms_facts_t){.word0 = arena->birth | ms_word0(site ? site : list, 0, size),
                                                  .identity = ms_identity(ms_arena_task(arena), arena->code, flags)});
 }
 
@@ -1000,7 +1001,7 @@ __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t orig
     if (ms_unlikely(size > MS_SMALL_MAX)) return allocate_large_usual(size, origin, from);
     bool due;
     ms_arena_t *arena = ms_arena_current;
-    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    size_t offset = ms_list_of(ms_class_of(size));
     void *payload = ms_take_plain(arena, size, size, offset, origin, ms_secret.medium, MS_COUNT, &due);
     if (ms_likely(payload != NULL)) return payload;
     return due ? ms_allocate_due(size, origin, from) : ms_allocate_slow(size, origin, from);
@@ -1050,7 +1051,7 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
     ms_trace_look(arena); /* this event is not traced yet, the next one is */
     look_at_clock(arena);
     ms_exact_freed(arena, site, payload, size, ms_facts_age(facts));
-    ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+    ms_give_plain(arena, payload, size, ms_list_of(ms_class_of(size)));
     ms_arena_show(arena);
     return true;
 }
@@ -1059,7 +1060,7 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
 static void *allocate_due(ms_arena_t *arena, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     bool sampled = due(arena), none;
     if (!sampled && !arena->always_slow && size - 1 < MS_SMALL_MAX) {
-        size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+        size_t offset = ms_list_of(ms_class_of(size));
         void *payload = ms_take_plain(arena, size, size, offset, origin, plain_token(size), MS_COUNTED, &none);
         if (ms_likely(payload != NULL)) return payload;
     }
@@ -1082,7 +1083,7 @@ static inline __attribute__((always_inline)) void *take_extended(ms_arena_t *are
                                                                  ms_origin_t origin, ms_counting_t counting) {
     size_t whole = size + INNER_OVERHEAD + (alignment - 16);
     if (whole > MS_SMALL_MAX) return NULL;
-    size_t offset = ms_class_of(whole) * sizeof(ms_free_list_t);
+    size_t offset = ms_list_of(ms_class_of(whole));
     bool due;
     char *base = ms_take_plain(arena, size, whole, offset, origin, extended_token(whole), counting, &due);
     if (ms_unlikely(!base)) return NULL;
@@ -1123,7 +1124,7 @@ static inline __attribute__((always_inline)) void *take_lying_aligned(ms_arena_t
 static __attribute__((noinline)) void *look_for_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     ms_arena_t *arena = ms_arena_current;
     ms_caller_t caller = MS_CALLER(from);
-    size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    size_t offset = ms_list_of(ms_class_of(size));
     void *payload = NULL;
     if (arena->countdown >= (int64_t)size) { /* so it is not the empty one */
         ms_arena_hide_current(arena);
@@ -1140,7 +1141,7 @@ void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, con
     if (ms_unlikely(size > MS_SMALL_MAX || alignment > MS_PAGE)) return allocate_aligned(size, alignment, origin, from);
     ms_arena_t *arena = ms_arena_current;
     if (may_lie_aligned(size, alignment)) {
-        size_t offset = ms_class_of(size) * sizeof(ms_free_list_t);
+        size_t offset = ms_list_of(ms_class_of(size));
         bool is_first = is_aligned(ms_list_at(arena, offset)->first, alignment);
         void *payload = is_first ? take_lying_aligned(arena, size, offset, origin) : NULL;
         return ms_likely(payload != NULL) ? payload : look_for_aligned(size, alignment, origin, from);
@@ -1297,7 +1298,7 @@ void ms_release_memory(ms_arena_t *arena, const ms_block_facts_t *block) {
 static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, block->base, block->size);
     count_free(arena, block);
-    ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
+    ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
     ms_header_set_free(block->header, NULL);
     ms_large_release(&arena->kept, block->large);
 }
@@ -1351,7 +1352,7 @@ static inline bool release_aligned(ms_arena_t *arena, char *payload, ms_origin_t
     const ms_extension_t *extension = (const ms_extension_t *)base;
     if (extension->sample_site) return false;
     ms_header_set_free(ms_header_of(payload), NULL);
-    ms_give_plain(arena, (uint64_t *)base, extension->size, ms_class_of(whole) * sizeof(ms_free_list_t));
+    ms_give_plain(arena, (uint64_t *)base, extension->size, ms_plain_list((const uint64_t *)base));
     return true;
 }
 
@@ -1383,7 +1384,7 @@ static inline bool release_large_own(ms_arena_t *arena, void *payload, ms_origin
     arena->freed_bytes += block->size;
     arena->freed_blocks++;
     if (block->sample_site) count_sample_free_large(arena, block);
-    ms_count(&arena->lists[MS_CLASS_LARGE].freed_before, 1);
+    ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
     ms_header_set_free(header, NULL);
     if (ms_unlikely(!ms_large_keep(&arena->kept, block))) ms_large_release(&arena->kept, block);
     ms_arena_show(arena);
@@ -1439,8 +1440,7 @@ __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin
         const ms_header_t *header = ms_header_of(payload);
         uint64_t token = header->word1 - ms_seal(header->word0, 0, payload);
         if (token == arena->expect[origin] + ms_secret.medium) {
-            size_t size = header->word0 & 0xffff;
-            ms_give_plain(arena, payload, size, ms_class_of(size) * sizeof(ms_free_list_t));
+            ms_give_plain(arena, payload, ms_plain_size(payload), ms_plain_list(payload));
             return;
         }
         if (token == inner_token(arena->code)) {
@@ -1485,7 +1485,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     ms_exact_not_temporary(arena);
     ms_free_list_t *list = &arena->lists[class];
     count_free(arena, old);
-    ms_count(&list->freed_before, 1);
+    ms_count(&arena->freed_before[class], 1);
     arena->countdown -= (int64_t)size;
     bool sampled = arena->countdown < 0 && due(arena);
     list->allocated++;
@@ -1561,14 +1561,14 @@ static inline size_t plain_list(const ms_arena_t *arena, const uint64_t *payload
     if (!ms_heap_may_hold(payload)) return 0;
     uint64_t more = payload[-1] - ms_seal(payload[-2], arena->expect[origin], payload);
     if (more != 0 && more != ms_secret.medium) return 0;
-    return ms_class_of(payload[-2] & 0xffff) * sizeof(ms_free_list_t);
+    return ms_plain_list(payload);
 }
 
 /* A plain block stays or moves to another class. NULL: not such a block, or something is due, or no memory; nothing was
  * changed. */
 static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    size_t list, offset = ms_class_of(size) * sizeof(ms_free_list_t);
+    size_t list, offset = ms_list_of(ms_class_of(size));
     if (size > MS_SMALL_MAX || !(list = plain_list(arena, payload, origin))) return NULL;
     if (list == offset) {
         if (arena->countdown < (int64_t)size) return NULL;
@@ -1577,7 +1577,7 @@ static inline void *resize_plain(uint64_t *payload, size_t size, ms_origin_t ori
     }
     void *fresh = ms_take_from(arena, size, size, offset, origin, plain_token(size));
     if (ms_unlikely(!fresh)) return NULL;
-    size_t old_size = payload[-2] & 0xffff;
+    size_t old_size = ms_plain_size(payload);
     memcpy(fresh, payload, size < old_size ? size : old_size);
     ms_give_plain(arena, payload, old_size, list);
     return fresh;

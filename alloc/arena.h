@@ -53,10 +53,10 @@ typedef struct ms_flow {
 
 /* The free blocks of one size class, and its counters. length = listed + frees - allocated */
 typedef struct ms_free_list {
-    void *first;           /* ends at ms_list_end; always so for class 0 */
-    int64_t room;          /* frees until the list's length is looked at */
-    uint64_t allocated;    /* blocks ever taken */
-    uint64_t freed_before; /* frees up to when room was last set; large: frees. frees = freed_before + room_set - room */
+    void *first;        /* ends at ms_list_end; always so for class 0 */
+    int64_t room;       /* frees until the list's length is looked at. frees = freed_before + room_set - room */
+    uint64_t allocated; /* blocks ever taken */
+    uint64_t birth;     /* word0 of a new block of size 0: now, and where this list is */
 } ms_free_list_t;
 _Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_offsets holds where each list is");
 
@@ -64,7 +64,7 @@ _Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_off
 
 typedef struct ms_arena {
     /* read by the fast paths */
-    uint64_t birth;                     /* word0 of a new block of size 0 */
+    uint64_t birth;                     /* word0 of a new block of size 0 without a list */
     uint64_t expect[MS_ORIGIN_COUNT];   /* token of a new plain block, which free may take the short way. Its low half is 0
                                            where none may, which is no block's */
     /* written by the fast paths */
@@ -77,6 +77,7 @@ typedef struct ms_arena {
 
     /* slow paths: lists */
     int32_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
+    uint64_t freed_before[MS_CLASS_COUNT];  /* frees up to then; large: frees */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
@@ -202,6 +203,8 @@ void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
 
+static inline uint32_t ms_list_of(uint32_t class) { return class * (uint32_t)sizeof(ms_free_list_t); }
+
 /* Where the list for a request of at most MS_FAST_MAX bytes is, in one instruction; a table of constants outside the arena takes
  * two. 0 bytes: a list that is always empty. */
 static inline __attribute__((always_inline)) size_t ms_list_offset(const ms_arena_t *arena, size_t size) {
@@ -263,7 +266,8 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
     MS_OPAQUE(arena);
     ms_list_at(arena, offset)->allocated++;
     arena->allocated_blocks++;
-    uint64_t word = arena->birth + whole; /* ms_close(), in one register */
+    MS_ASIDE(arena, offset);
+    uint64_t word = ms_list_at(arena, offset)->birth + whole; /* ms_close(), in one register */
     payload[-2] = word;
     MS_OPAQUE(word);
     word = word * ms_secret.multiplier + arena->expect[origin];
@@ -323,8 +327,14 @@ static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *
     return ms_likely(payload[-1] == seal + (uintptr_t)payload);
 }
 
-/* Requested bytes of such a block. */
+/* Requested bytes of such a block, and where the list of its class is: not worked out from the size, since the next malloc of
+ * the class waits for it (docs/decisions/0020-the-header-knows-its-list.md). */
 static inline size_t ms_plain_size(const uint64_t *payload) { return payload[-2] & 0xffff; }
+static inline size_t ms_plain_list(const uint64_t *payload) {
+    uint16_t offset;
+    memcpy(&offset, (const char *)(payload - 2) + MS_WORD0_SITE_SHIFT / 8, sizeof offset);
+    return offset;
+}
 
 static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
@@ -333,8 +343,7 @@ static inline __attribute__((always_inline)) void ms_release(void *payload, ms_o
         return;
     }
     MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
-    size_t size = ms_plain_size(payload);
-    ms_give_plain(arena, payload, size, ms_list_offset(arena, size));
+    ms_give_plain(arena, payload, ms_plain_size(payload), ms_plain_list(payload));
 }
 
 /* The same for calls that name the block's size. */
@@ -344,7 +353,7 @@ static inline __attribute__((always_inline)) void ms_release_sized(void *payload
         ms_release_sized_slow(payload, origin, said);
         return;
     }
-    ms_give_plain(arena, payload, said, ms_list_offset(arena, said));
+    ms_give_plain(arena, payload, said, ms_plain_list(payload));
 }
 
 /* A plain block stays where it is with `size` bytes, of its class; nothing is due. It is counted as freed and allocated again. */
@@ -355,8 +364,8 @@ static inline __attribute__((always_inline)) void ms_resize_plain(ms_arena_t *ar
     arena->freed_blocks++;
     arena->freed_bytes += ms_plain_size(payload);
     ms_list_at(arena, offset)->allocated++;
-    ms_list_at(arena, offset)->freed_before++;
-    payload[-2] = arena->birth + size;
+    arena->freed_before[offset / sizeof(ms_free_list_t)]++;
+    payload[-2] = ms_list_at(arena, offset)->birth + size;
     payload[-1] = ms_seal(payload[-2], arena->expect[origin] + medium, payload);
 }
 
@@ -365,7 +374,7 @@ static inline __attribute__((always_inline)) bool ms_resize_stays(uint64_t *payl
     ms_arena_t *arena = ms_arena_current;
     if (!ms_is_plain(arena, payload, origin)) return false;
     size_t offset = ms_list_offset(arena, size);
-    if (offset != ms_list_offset(arena, ms_plain_size(payload)) || arena->countdown < (int64_t)size) return false;
+    if (offset != ms_plain_list(payload) || arena->countdown < (int64_t)size) return false;
     ms_resize_plain(arena, payload, size, offset, origin, 0);
     return true;
 }

@@ -1,6 +1,6 @@
 /* The 16 bytes in front of every block.
  *
- *     live block   word0 = site:24 | age:24 | size:16
+ *     live block   word0 = site:24 | age:24 | size:16; without a site, in a slab: list:24 | age:24 | size:16
  *                  word1 = word0 * multiplier + payload + identity * scramble
  *                  identity = task:32 | code:16 | flags:8 | check:8
  *     free block   word0 = next free block of its list (payload address)
@@ -9,7 +9,7 @@
  *                  word1 as of a live block; in place of the task the bytes of its size that were not requested
  *
  * `size` is the requested bytes (0 for large blocks, whose size is in their descriptor), `age` a coarse time of birth
- * (ms_age_*), `code` the number of the thread that allocated.
+ * (ms_age_*), `list` where an arena has the list of the block's class, `code` the number of the thread that allocated.
  *
  * word1 is a seal. Whoever knows which identity a block should have checks all of it with one multiplication and one
  * comparison of 64 bits: free() takes the short way if the block is what the current thread would have allocated in its
@@ -44,7 +44,7 @@ enum {
     MS_FLAG_LARGE = 8,     /* not in a slab: it has a descriptor, ms_large_t */
     MS_FLAG_INNER = 16,    /* header in front of an inner payload: word0 is the distance back to the block's payload */
     MS_FLAG_EXTENDED = 32, /* block with an inner payload: ms_extension_t at its own payload */
-    MS_FLAG_SPECIAL = 64,  /* with LIVE: free() must not take the short way (it has a site, or no bytes) */
+    MS_FLAG_SPECIAL = 64,  /* with LIVE: free() must not take the short way: it has a site (or had one), or no bytes */
     MS_FLAG_REMOTE = 64,   /* without LIVE: freed, on its way home or in quarantine; word0 has the next one */
     MS_FLAG_LIVE = 128,
     MS_FLAG_STATE = MS_FLAG_LIVE | MS_FLAG_REMOTE,
@@ -120,10 +120,13 @@ static inline uint32_t ms_facts_flags(ms_facts_t facts) {
     return (uint32_t)(facts.identity >> MS_IDENTITY_FLAGS_SHIFT) & 0xff;
 }
 
-static inline uint64_t ms_word0(uint32_t site, uint32_t age, size_t size) {
-    return (uint64_t)site << MS_WORD0_SITE_SHIFT | (uint64_t)age << MS_WORD0_AGE_SHIFT | size;
+static inline uint64_t ms_word0(uint32_t site_or_list, uint32_t age, size_t size) {
+    return (uint64_t)site_or_list << MS_WORD0_SITE_SHIFT | (uint64_t)age << MS_WORD0_AGE_SHIFT | size;
 }
-static inline uint32_t ms_facts_site(ms_facts_t facts) { return (uint32_t)(facts.word0 >> MS_WORD0_SITE_SHIFT); }
+/* Of a live block; 0: none. */
+static inline uint32_t ms_facts_site(ms_facts_t facts) {
+    return ms_facts_flags(facts) & MS_FLAG_SPECIAL ? (uint32_t)(facts.word0 >> MS_WORD0_SITE_SHIFT) : 0;
+}
 static inline uint32_t ms_facts_age(ms_facts_t facts) { return (uint32_t)(facts.word0 >> MS_WORD0_AGE_SHIFT) & 0xffffff; }
 static inline size_t ms_facts_size(ms_facts_t facts) { return (size_t)(facts.word0 & 0xffff); }
 
