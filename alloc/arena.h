@@ -58,7 +58,7 @@ typedef struct ms_free_list {
     uint64_t allocated; /* blocks ever taken */
     uint64_t birth;     /* word0 of a new block of size 0: now, and where this list is */
 } ms_free_list_t;
-_Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_offsets holds where each list is");
+_Static_assert(MS_SMALL_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_offsets and ms_plain_list() hold where each list is");
 
 #define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
@@ -77,7 +77,7 @@ typedef struct ms_arena {
 
     /* slow paths: lists */
     int32_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
-    uint64_t freed_before[MS_CLASS_COUNT];  /* frees up to then; large: frees */
+    uint64_t freed_before[MS_CLASS_COUNT];  /* frees up to then, and resizes in place; large: frees */
     int64_t listed[MS_SMALL_CLASSES];       /* blocks put on the list from slabs and inbox - flushed to slabs */
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
@@ -330,6 +330,7 @@ static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *
 /* Requested bytes of such a block, and where the list of its class is: not worked out from the size, since the next malloc of
  * the class waits for it (docs/decisions/0020-the-header-knows-its-list.md). */
 static inline size_t ms_plain_size(const uint64_t *payload) { return payload[-2] & 0xffff; }
+_Static_assert(MS_WORD0_SITE_SHIFT % 8 == 0 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ms_plain_list() reads two bytes of word0");
 static inline size_t ms_plain_list(const uint64_t *payload) {
     uint16_t offset;
     memcpy(&offset, (const char *)(payload - 2) + MS_WORD0_SITE_SHIFT / 8, sizeof offset);

@@ -68,11 +68,16 @@ ms_thread_t *ms_thread_of_code(uint32_t code) {
 
 /* ---- arenas */
 
+/* Every list has the arena's `birth` with where the list is. */
+static void set_birth(ms_arena_t *arena, uint64_t birth) {
+    arena->birth = birth;
+    for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++)
+        arena->lists[class].birth = birth | ms_word0(ms_list_of(class), 0, 0);
+}
+
 static void arena_init(ms_arena_t *arena) {
-    for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) {
-        arena->lists[class].first = ms_list_end;
-        arena->lists[class].birth = ms_word0(ms_list_of(class), 0, 0);
-    }
+    for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
+    set_birth(arena, 0);
     for (uint32_t class = 1, size = 1; class < MS_FAST_CLASSES; class++)
         for (; size <= ms_class_payload(class); size++) arena->list_offsets[size] = (uint16_t)ms_list_of(class);
     arena->cell_task = &ms_task_none;
@@ -141,9 +146,8 @@ static void arena_forget_tenant(ms_arena_t *arena) {
 }
 
 void ms_arena_dress(ms_arena_t *arena) {
-    uint64_t birth = ms_word0(0, ms_age_encode(ms_process_milliseconds()), 0), older = birth - arena->birth;
-    arena->birth = birth;
-    for (uint32_t class = 0; older && class < MS_SMALL_CLASSES; class++) arena->lists[class].birth += older;
+    uint64_t birth = ms_word0(0, ms_age_encode(ms_process_milliseconds()), 0);
+    if (birth != arena->birth) set_birth(arena, birth);
     for (uint32_t origin = 0; origin < MS_ORIGIN_COUNT; origin++)
         arena->untasked_expect[origin] = arena->always_slow ? 0 : ms_token(ms_identity(0, arena->code, MS_FLAG_LIVE | origin));
     ms_arena_expect_in(arena, arena->task_id, arena->expect);

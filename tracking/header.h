@@ -1,6 +1,6 @@
 /* The 16 bytes in front of every block.
  *
- *     live block   word0 = site:24 | age:24 | size:16; without a site, in a slab: list:24 | age:24 | size:16
+ *     live block   word0 = site:24 | age:24 | size:16; without MS_FLAG_SPECIAL: list:24 | age:24 | size:16
  *                  word1 = word0 * multiplier + payload + identity * scramble
  *                  identity = task:32 | code:16 | flags:8 | check:8
  *     free block   word0 = next free block of its list (payload address)
@@ -44,7 +44,7 @@ enum {
     MS_FLAG_LARGE = 8,     /* not in a slab: it has a descriptor, ms_large_t */
     MS_FLAG_INNER = 16,    /* header in front of an inner payload: word0 is the distance back to the block's payload */
     MS_FLAG_EXTENDED = 32, /* block with an inner payload: ms_extension_t at its own payload */
-    MS_FLAG_SPECIAL = 64,  /* with LIVE: free() must not take the short way: it has a site (or had one), or no bytes */
+    MS_FLAG_SPECIAL = 64,  /* with LIVE: free() must not take the short way: it has a site, or no bytes */
     MS_FLAG_REMOTE = 64,   /* without LIVE: freed, on its way home or in quarantine; word0 has the next one */
     MS_FLAG_LIVE = 128,
     MS_FLAG_STATE = MS_FLAG_LIVE | MS_FLAG_REMOTE,
