@@ -946,6 +946,13 @@ static void *enter_what_cannot_be(void *unused) {
     ck_assert_uint_eq(memscope_task_current(), is_counted() ? task : 0);
     memscope_task_leave(outer);
     ck_assert_uint_eq(memscope_task_current(), 0);
+    const memscope_task_t other = 1; /* what every task is for which there is no room */
+    for (int round = 0; round < 2; round++) {
+        outer = memscope_task_enter(other);
+        ck_assert_uint_eq(memscope_task_current(), is_counted() ? other : 0);
+        memscope_task_leave(outer);
+    }
+    memscope_task_leave(memscope_task_enter(task));
     if (is_counted()) ck_assert_int_eq(memscope_task_end(task, NULL), 0);
     memscope_task_enter(task);
     ck_assert_uint_eq(memscope_task_current(), 0);
@@ -978,6 +985,8 @@ static void *use_task(void *task) {
     memscope_usage_t usage;
     ck_assert_int_eq(memscope_thread_usage(&usage), 0);
     ck_assert_uint_lt(usage.live_blocks, COUNT);
+    ck_assert_int_eq(memscope_task_usage(*(memscope_task_t *)task, &usage), 0);
+    ck_assert_uint_eq(usage.live_blocks, 0);
     return malloc(100); /* which has the thread's number, so that the next one gets another */
 }
 
