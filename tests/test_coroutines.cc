@@ -148,6 +148,34 @@ START_TEST(tasks_as_objects) {
 }
 END_TEST
 
+/* A block of each family of functions. */
+struct Families {
+    void *one = std::malloc(100), *two = ::operator new(100), *three = ::operator new[](100);
+    void free() {
+        std::free(one);
+        ::operator delete(two);
+        ::operator delete[](three);
+    }
+};
+
+/* Another thread, which frees them, believes the headers. */
+START_TEST(short_ways_are_for_each_family) {
+    memscope_task_t task = memscope_task_create("families", 0);
+    memscope_token_t token = memscope_task_enter(task);
+    std::free(std::malloc(100)); /* so that it is left the long way */
+    memscope_task_leave(token);
+    token = memscope_task_enter(task);
+    Families inside;
+    memscope_task_leave(token);
+    memscope_task_leave(memscope_task_enter(task));
+    Families outside;
+    std::thread([&] { inside.free(), outside.free(); }).join();
+    if (!counts_tasks()) return;
+    ck_assert_uint_eq(usage_of(task).allocated_blocks, 4);
+    ck_assert_uint_eq(usage_of(task).freed_blocks, 4);
+}
+END_TEST
+
 START_TEST(checkpoints_as_objects) {
     memscope::checkpoint before;
     char *named = static_cast<char *>(std::malloc(5000));
@@ -172,7 +200,7 @@ END_TEST
 
 static Suite *suite() {
     const TTest *tests[] = {a_job_counts_for_its_task, a_job_moves_between_threads, a_task_ends_with_its_frame,
-                            tasks_as_objects, checkpoints_as_objects};
+                            tasks_as_objects, short_ways_are_for_each_family, checkpoints_as_objects};
     return SUPPORT_SUITE("coroutines", tests);
 }
 

@@ -973,10 +973,38 @@ START_TEST(only_tasks_that_exist_are_entered) {
 }
 END_TEST
 
-/* A thread that has its arena from another one allocates for itself in the task that the other entered last. */
+static void *free_it(void *block) {
+    free(block);
+    return NULL;
+}
+
+/* A task that is entered again and again has neither the blocks from before it was entered nor those from after it was left. */
+START_TEST(the_short_ways_leave_outside_what_is_outside) {
+    if (!is_counted()) return;
+    memscope_task_t task = memscope_task_create("inside", 0);
+    for (int round = 0; round < 2; round++) memscope_task_leave(memscope_task_enter(task));
+    void *outside = malloc(100);
+    memscope_token_t token = memscope_task_enter(task);
+    void *inside = malloc(200);
+    memscope_task_leave(token);
+    join(start(free_it, outside)); /* another thread believes the header */
+    memscope_usage_t usage;
+    ck_assert_int_eq(memscope_task_usage(task, &usage), 0);
+    ck_assert_uint_eq(usage.allocated_blocks, 1);
+    ck_assert_uint_eq(usage.allocated_bytes, 200);
+    ck_assert_uint_eq(usage.freed_blocks, 0);
+    join(start(free_it, inside));
+    ck_assert_int_eq(memscope_task_usage(task, &usage), 0);
+    ck_assert_uint_eq(usage.live_blocks, 0);
+}
+END_TEST
+
+/* A thread that has its arena from another one, which ended in a task, is in none, and allocates for itself in that task. */
 static void *use_task(void *task) {
     enum { COUNT = 100 };
     void *blocks[COUNT];
+    free(malloc(100)); /* it has the arena now */
+    ck_assert_uint_eq(memscope_task_current(), 0);
     memscope_task_leave(memscope_task_enter(*(memscope_task_t *)task)); /* the next time is the short way */
     memscope_token_t token = memscope_task_enter(*(memscope_task_t *)task);
     for (size_t i = 0; i < COUNT; i++) blocks[i] = malloc(100);
@@ -987,7 +1015,9 @@ static void *use_task(void *task) {
     ck_assert_uint_lt(usage.live_blocks, COUNT);
     ck_assert_int_eq(memscope_task_usage(*(memscope_task_t *)task, &usage), 0);
     ck_assert_uint_eq(usage.live_blocks, 0);
-    return malloc(100); /* which has the thread's number, so that the next one gets another */
+    void *left = malloc(100); /* which has the thread's number, so that the next one gets another */
+    memscope_task_enter(*(memscope_task_t *)task);
+    return left;
 }
 
 START_TEST(an_adopted_arena_enters_for_its_own_thread) {
@@ -1035,6 +1065,7 @@ static Suite *suite(void) {
                             arenas_used_in_destructors_only_are_adopted,
                             last_destructors_leave_no_arenas,
                             only_tasks_that_exist_are_entered,
+                            the_short_ways_leave_outside_what_is_outside,
                             an_adopted_arena_enters_for_its_own_thread,
                             last_destructors_share_an_arena,
                             a_dead_thread_gives_memory_back,
