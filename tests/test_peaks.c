@@ -171,6 +171,27 @@ START_TEST(turns_of_tasks_hide_no_peak) {
 }
 END_TEST
 
+/* A small task is entered the short way after a large one, which may allocate more between two looks. */
+START_TEST(a_large_task_hides_no_peak_of_a_small_one) {
+    enum { LARGE = 4 << 20, SMALL = 30000, ROUNDS = 10 };
+    if (!tracks_tasks()) return;
+    for (int round = 0; round < ROUNDS; round++) {
+        memscope_task_t large = memscope_task_create("large", 0), small = memscope_task_create("small", 0);
+        memscope_token_t outer = memscope_task_enter(large);
+        memscope_task_leave(memscope_task_enter(small)); /* the one entered last */
+        void *block = malloc(LARGE);
+        memscope_task_leave(outer);
+        memscope_token_t token = memscope_task_enter(small);
+        free(malloc(SMALL));
+        memscope_task_leave(token);
+        memscope_usage_t usage;
+        ck_assert_int_eq(memscope_task_usage(small, &usage), 0);
+        ck_assert_uint_ge(usage.peak_bytes + usage.peak_error_bytes, SMALL);
+        free(block);
+    }
+}
+END_TEST
+
 /* ---- the sampling interval changes, each time before a peak is looked at */
 
 START_TEST(changes_of_sampling_hide_no_peak) {
@@ -225,7 +246,7 @@ static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
                             handing_blocks_over_does_not_lower_a_peak, an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
-                            changes_of_sampling_hide_no_peak,
+                            a_large_task_hides_no_peak_of_a_small_one, changes_of_sampling_hide_no_peak,
                             what_was_allocated_never_becomes_less};
     return SUPPORT_SUITE("peaks", tests);
 }
