@@ -351,6 +351,22 @@ static void slab_narrow(ms_arena_t *arena, ms_slab_t *slab) {
     if (arena->narrowed[class] < NARROW_TIMES && ms_slab_narrow(slab, narrow_bytes(class))) arena->narrowed[class]++;
 }
 
+/* Pages that nobody touched yet come several at a time to a class that has many: a 32nd of what it has, so that what it may not
+ * use of them is little. */
+#define POPULATE_SHARE 32
+#define POPULATE_MOST ((uintptr_t)65536)
+#define POPULATE_STRIDE ((size_t)8192)
+static void slab_populate(const ms_arena_t *arena, ms_slab_t *slab, uintptr_t first, size_t stride) {
+    const uintptr_t page = MS_PAGE - 1;
+    uintptr_t bytes = (uintptr_t)arena->cut[slab->class] * stride / POPULATE_SHARE;
+    if (bytes < 2 * MS_PAGE || stride > POPULATE_STRIDE) return;
+    uintptr_t from = ((first > slab->touched_end ? first : slab->touched_end) + page) & ~page;
+    uintptr_t to = (from + (bytes < POPULATE_MOST ? bytes : POPULATE_MOST)) & ~page;
+    uintptr_t last = ((uintptr_t)slab->start + slab->capacity * stride + page) & ~page;
+    if (to > last) to = last;
+    if (to > from + MS_PAGE && ms_os_populate((void *)from, to - from)) slab->touched_end = to;
+}
+
 /* Cuts blocks up to the end of the page the cut is in: pages are touched one at a time, in order. Where they were touched
  * before, CUT_AT_ONCE of them. */
 static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
@@ -358,6 +374,7 @@ static void slab_carve(ms_arena_t *arena, ms_slab_t *slab) {
     size_t stride = ms_class_stride(class);
     char *first = slab->start + slab->carved * stride, *at = first;
     uintptr_t page = (uintptr_t)first & ~(uintptr_t)(MS_PAGE - 1), most = page + CUT_AT_ONCE;
+    if (slab->touched_end < page + MS_PAGE) slab_populate(arena, slab, (uintptr_t)first, stride);
     uintptr_t end = slab->touched_end < most ? slab->touched_end : most;
     if (end < page + MS_PAGE) end = page + MS_PAGE;
     size_t fit = (end - (uintptr_t)first) / stride, left = slab->capacity - slab->carved;
@@ -1591,6 +1608,16 @@ static void *allocate_growing(size_t size, ms_origin_t origin, const ms_caller_t
     return allocate(&request);
 }
 
+/* Pages that a copy is about to touch. */
+#define POPULATE_COPY ((size_t)65536)
+static void populate_copy(char *to, size_t bytes) {
+    const ms_large_t *block = ms_large_find(to);
+    if (!block || !block->zeroed) return;
+    const uintptr_t page = MS_PAGE - 1;
+    uintptr_t first = ((uintptr_t)to + page) & ~page, end = ((uintptr_t)to + bytes) & ~page;
+    ms_os_populate((void *)first, end - first);
+}
+
 static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
@@ -1608,7 +1635,9 @@ static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms
                                                          : ms_allocate(size, origin, &caller);
     if (!fresh) return NULL;
     uint32_t site = ms_facts_site(old.facts);
-    memcpy(fresh, payload, size < old.size ? size : old.size);
+    size_t copied = size < old.size ? size : old.size;
+    if (copied >= POPULATE_COPY) populate_copy(fresh, copied);
+    memcpy(fresh, payload, copied);
     if (ms_unlikely(site >= MS_SITE_VARIABLES)) ms_owned_moved(payload, fresh);
     ms_release(payload, (ms_origin_t)(ms_facts_flags(old.facts) & MS_FLAG_ORIGIN));
     if (ms_unlikely(site >= MS_SITE_VARIABLES)) retag(fresh, site);
@@ -1643,7 +1672,7 @@ void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     void *payload = ms_allocate(size, origin, &caller);
     if (!payload) return NULL;
     ms_block_facts_t block;
-    bool fresh = size >= MS_DIRECT_MIN && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&
+    bool fresh = size > MS_SMALL_MAX && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&
                  block.large->zeroed;
     if (!fresh) clear(payload, size);
     return payload;

@@ -197,6 +197,19 @@ void ms_os_clear(void *start, size_t bytes) {
     if (!purge(start, bytes)) memset(start, 0, bytes);
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+bool ms_os_populate(void *start, size_t bytes) {
+    static _Atomic(bool) unknown;
+    if (atomic_load_explicit(&unknown, memory_order_relaxed)) return false;
+    int saved = errno;
+    bool there = madvise(start, bytes, MADV_POPULATE_WRITE) == 0;
+    if (!there && errno == EINVAL) atomic_store_explicit(&unknown, true, memory_order_relaxed);
+    errno = saved;
+    return there;
+}
+
 /* Metadata comes from 256 KiB pieces by an atomic bump. A request that does not fit what is left gets a new piece,
  * and a large one a mapping of its own. Two threads that map a piece at once: the loser gives its piece back. */
 #define PIECE ((size_t)256 << 10)

@@ -38,6 +38,10 @@ void ms_os_clear(void *start, size_t bytes);
 void ms_os_forget_file(const void *start, size_t bytes);
 extern bool ms_os_opens_nothing; /* so it does nothing: a sandbox may kill a process for opening a file */
 
+/* The pages, of which none was touched, are there as if they were: in one call, for less than they cost one by one. False: the
+ * kernel does not do it, or not now. */
+bool ms_os_populate(void *start, size_t bytes);
+
 /* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned, from 64 bytes on 64-byte aligned.
  * Thread-safe without a lock. */
 void *ms_os_map_metadata(size_t bytes);

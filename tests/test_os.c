@@ -1,5 +1,6 @@
-/* ms_os_forget_file() against what the kernel says of each page, and against the contents. */
+/* ms_os_forget_file() and ms_os_populate() against what the kernel says of each page, and against the contents. */
 #include <check.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,12 +77,35 @@ START_TEST(memory_of_no_file_stays) {
 }
 END_TEST
 
+START_TEST(populated_pages_are_there) {
+    char *start = ms_os_map(PAGES * MS_PAGE, MS_PAGE);
+    ck_assert_ptr_nonnull(start);
+    errno = 4711;
+    bool done = ms_os_populate(start + 3 * MS_PAGE, 20 * MS_PAGE); /* not before Linux 5.14 */
+    ck_assert_int_eq(errno, 4711);
+    for (int page = 0; page < PAGES; page++) {
+        int there = is_there(start + page * (long)MS_PAGE);
+        if (there >= 0) ck_assert_int_eq(there, done && page >= 3 && page < 23);
+    }
+    for (size_t i = 0; i < PAGES * MS_PAGE; i++) ck_assert_int_eq(start[i], 0);
+    ms_os_unmap(start, PAGES * MS_PAGE);
+    ck_assert(!ms_os_populate(start, 20 * MS_PAGE)); /* nothing is mapped */
+    ck_assert_int_eq(errno, 4711);
+    start = ms_os_map(PAGES * MS_PAGE, MS_PAGE);
+    ck_assert_int_eq(ms_os_populate(start, MS_PAGE), done); /* one refusal is not the last word */
+    ms_os_unmap(start, PAGES * MS_PAGE);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("os");
     TCase *all = tcase_create("forget_file");
     tcase_add_test(all, whole_pages_of_a_file_leave);
     tcase_add_test(all, what_was_written_stays);
     tcase_add_test(all, memory_of_no_file_stays);
+    suite_add_tcase(suite, all);
+    all = tcase_create("populate");
+    tcase_add_test(all, populated_pages_are_there);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

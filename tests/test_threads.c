@@ -867,6 +867,54 @@ START_TEST(large_blocks_change_hands) {
 }
 END_TEST
 
+/* A size of which there is much gets its pages several at a time, and not many more than it uses. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+static bool kernel_populates(void) {
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool does = madvise(page, 4096, MADV_POPULATE_WRITE) == 0;
+    munmap(page, 4096);
+    return does;
+}
+
+START_TEST(pages_come_several_at_a_time) {
+    enum { BLOCKS = 16000, SIZE = 1000, FIRST = BLOCKS / 2 };
+    static char *blocks[BLOCKS];
+    if (!support_is_memscope() || !kernel_populates()) return;
+    memset(blocks, 0, sizeof blocks);
+    size_t before = support_rss(), ahead = 0;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        blocks[i] = malloc(SIZE);
+        blocks[i][0] = 1;
+        if (i >= FIRST) ahead += is_resident(blocks[i] + 8192); /* two pages on */
+    }
+    ck_assert_uint_gt(ahead, (BLOCKS - FIRST) / 2);
+    ck_assert_uint_lt(support_rss(), before + (size_t)BLOCKS * (SIZE + SIZE / 8) + MIB);
+    for (size_t i = 0; i < BLOCKS; i++) free(blocks[i]);
+}
+END_TEST
+
+/* Of memory that is new, realloc() takes the pages that it fills, and calloc() none. */
+START_TEST(new_memory_is_not_touched_without_need) {
+    if (!support_is_memscope()) return;
+    malloc_trim(0);
+    char *block = malloc(200000);
+    memset(block, 1, 200000);
+    char *grown = realloc(block, 900000);
+    bool moved = grown != block;
+    for (size_t i = 0; i < 200000; i++) ck_assert_int_eq(grown[i], 1);
+    if (moved) ck_assert(!is_resident(grown + 300000));
+    free(grown);
+    malloc_trim(0);
+    char *zeros = calloc(1, 900000);
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (conf && strstr(conf, "backend:system")) ck_assert(!is_resident(zeros + 300000)); /* others do not say what is new */
+    for (size_t i = 0; i < 900000; i++) ck_assert_int_eq(zeros[i], 0);
+    free(zeros);
+}
+END_TEST
+
 /* The process's own count agrees when everything is freed, whoever did it. */
 static void *free_half(void *argument) {
     void **blocks = argument;
@@ -1064,6 +1112,8 @@ static Suite *suite(void) {
                             arenas_of_dead_threads_are_adopted,
                             arenas_used_in_destructors_only_are_adopted,
                             last_destructors_leave_no_arenas,
+                            pages_come_several_at_a_time,
+                            new_memory_is_not_touched_without_need,
                             only_tasks_that_exist_are_entered,
                             the_short_ways_leave_outside_what_is_outside,
                             an_adopted_arena_enters_for_its_own_thread,
