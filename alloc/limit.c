@@ -51,7 +51,7 @@ static const version_t version2 = {
 
 _Atomic(ms_limit_state_t) ms_limit_state;
 
-static struct {
+static MS_FAR struct {
     const version_t *version;
     char name[1024];       /* of the group in its hierarchy: /a/b */
     char directory[1024];  /* where its files are */

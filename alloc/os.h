@@ -15,6 +15,8 @@
 #define ms_likely(condition) __builtin_expect(!!(condition), 1)
 #define ms_unlikely(condition) __builtin_expect(!!(condition), 0)
 #define MS_COLD __attribute__((noinline, cold))
+/* For what begins as zeros and is large or seldom used: it lies behind the variables that every process touches. */
+#define MS_FAR __attribute__((section(".bss.far")))
 
 /* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL: also for
  * more than memory and swap together, unless the kernel is told to allow that (vm.overcommit_memory = 1). */

@@ -9,7 +9,7 @@
 
 ms_header_t ms_list_end_header[2] = {{0, 0}, {0, 0}}; /* not MS_FREE_MARK apart */
 
-_Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
+MS_FAR _Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
 
 /* A free slab whose pages are still there is dirty, and is taken again first. One that nobody wanted for DECAY_NS gives
  * its pages back: a heap that breathes does not fault the same pages in again and again. */

@@ -29,7 +29,7 @@ __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec")))
 __thread ms_arena_t *ms_arena_hidden __attribute__((tls_model("initial-exec")));
 
 #define RECORD_CHUNK 64u
-static _Atomic(ms_thread_t *) records[(MS_CODE_MAX + RECORD_CHUNK) / RECORD_CHUNK + 1];
+static MS_FAR _Atomic(ms_thread_t *) records[(MS_CODE_MAX + RECORD_CHUNK) / RECORD_CHUNK + 1];
 static _Atomic(uint32_t) code_count = 1; /* code 0 is the folded record */
 static ms_thread_t folded = {.state = MS_THREAD_ENDED};
 
@@ -44,7 +44,7 @@ static _Atomic(uint32_t) warm_orphans; /* written under MS_LOCK_THREADS */
 static _Atomic(uint32_t) tenants, arena_count;
 static _Atomic(ms_arena_t *) all_arenas;
 
-static ms_arena_t stray; /* it is made when it is first needed: three pages */
+static MS_FAR ms_arena_t stray; /* it is made when it is first needed: three pages */
 static bool stray_exists; /* MS_LOCK_STRAY */
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */

@@ -8,7 +8,7 @@
 #define BUCKETS 8192u
 typedef _Atomic(ms_sample_pair_t *) bucket_t;
 static _Atomic(bucket_t *) table; /* NULL until the first sample */
-static ms_class_moves_t moves[MS_CLASS_COUNT];
+static MS_FAR ms_class_moves_t moves[MS_CLASS_COUNT];
 
 static bucket_t *buckets(void) {
     bucket_t *now = atomic_load_explicit(&table, memory_order_acquire);

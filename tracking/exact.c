@@ -63,7 +63,7 @@ static inline void level_add(ms_exact_level_t *level, int64_t change) {
 
 #define LEVEL_CHUNK 4096u
 typedef _Atomic(ms_exact_level_t *) level_slot_t;
-static _Atomic(level_slot_t *) levels[MS_CELL_LIMIT / LEVEL_CHUNK]; /* by site */
+static MS_FAR _Atomic(level_slot_t *) levels[MS_CELL_LIMIT / LEVEL_CHUNK]; /* by site */
 
 static ms_exact_detail_t nowhere = {.level = &nowhere.own_level}; /* without memory; nobody sums it */
 

@@ -38,7 +38,7 @@ typedef struct bytes {
     size_t used, room;
 } bytes_t;
 
-static struct recorder {
+static MS_FAR struct recorder {
     char given[PATH_ROOM], path[PATH_ROOM]; /* as the snapshot at exit names it, and absolute */
     ms_interval_path_t *path_again;
     file_state_t state;

@@ -17,7 +17,7 @@
 #define QUANTUM_MIN 4096
 #define QUANTUM_MAX 65536
 
-static _Atomic(ms_task_t *) chunks[CHUNKS];
+static MS_FAR _Atomic(ms_task_t *) chunks[CHUNKS];
 _Atomic(uint32_t) ms_task_indices = MS_TASK_FIRST;
 static ms_task_t other = {.id = MS_TASK_OTHER, .open_id = MS_TASK_OTHER, .quantum = QUANTUM_MIN, .state = MS_TASK_ACTIVE, .name = "other"};
 ms_task_t ms_task_none = {.open_id = UINT64_MAX, .state = MS_TASK_ACTIVE, .name = "(no task)"};

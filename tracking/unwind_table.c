@@ -636,7 +636,7 @@ typedef struct {
     _Atomic uint64_t note;     /* where its build-id is: offset in its first page << 32 | size */
     _Atomic uint64_t identity; /* 0: gone */
 } known_module_t;
-static known_module_t known_modules[KNOWN_MODULES];
+static MS_FAR known_module_t known_modules[KNOWN_MODULES];
 
 typedef struct {
     struct dl_find_object found;
@@ -880,7 +880,7 @@ static void keep(uintptr_t pc, ms_row_t row) {
 }
 
 /* What modules that may be unloaded were. */
-static _Atomic(ms_seen_module_t *) seen_modules[MS_SEEN_MODULES];
+static MS_FAR _Atomic(ms_seen_module_t *) seen_modules[MS_SEEN_MODULES];
 static _Atomic uint32_t seen_count;
 
 uint32_t ms_seen_module_count(void) {

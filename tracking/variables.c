@@ -10,7 +10,7 @@
 
 #define CHUNK 64u
 
-static _Atomic(ms_variable_t *) variables[MS_SITE_VARIABLES_MAX / CHUNK];
+static MS_FAR _Atomic(ms_variable_t *) variables[MS_SITE_VARIABLES_MAX / CHUNK];
 static _Atomic(uint32_t) variable_count;
 
 uint32_t ms_variable_count(void) {
