@@ -487,7 +487,7 @@ static void *take_block(ms_arena_t *arena, uint32_t class) {
 
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     bool hidden = ms_arena_hide(arena);
-    uint32_t class = (uint32_t)(offset / sizeof(ms_free_list_t));
+    uint32_t class = ms_class_of_list(offset);
     ms_list_push(&arena->lists[class], payload);
     if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_limit(class) / 2);
     room_reset(arena, class);

@@ -58,7 +58,9 @@ typedef struct ms_free_list {
     uint64_t allocated; /* blocks ever taken */
     uint64_t birth;     /* word0 of a new block of size 0: now, and where this list is */
 } ms_free_list_t;
-_Static_assert(MS_SMALL_CLASSES * sizeof(ms_free_list_t) <= UINT16_MAX, "list_offsets and ms_plain_list() hold where each list is");
+#define MS_LIST_UNIT 8 /* bytes; where a list is among the lists is counted in them: an address takes an index times 8 */
+_Static_assert(MS_SMALL_CLASSES * sizeof(ms_free_list_t) / MS_LIST_UNIT <= UINT16_MAX, "ms_plain_list() holds where each list is");
+_Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) / MS_LIST_UNIT <= UINT8_MAX, "and list_offsets");
 
 #define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
@@ -73,7 +75,7 @@ typedef struct ms_arena {
     uint64_t freed_bytes, freed_blocks; /* of its own blocks, while their task was current */
     ms_free_list_t lists[MS_CLASS_COUNT];    /* by class; large blocks: counters only */
 
-    uint16_t list_offsets[MS_FAST_MAX + 1]; /* of the list for a request of so many bytes, in `lists`, bytes */
+    uint8_t list_offsets[MS_FAST_MAX + 1]; /* where the list for a request of so many bytes is, MS_LIST_UNIT */
 
     /* slow paths: lists */
     int32_t room_set[MS_SMALL_CLASSES];     /* room when it was last set */
@@ -203,7 +205,8 @@ void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 #define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
 
-static inline uint32_t ms_list_of(uint32_t class) { return class * (uint32_t)sizeof(ms_free_list_t); }
+static inline uint32_t ms_list_of(uint32_t class) { return class * (uint32_t)(sizeof(ms_free_list_t) / MS_LIST_UNIT); }
+static inline uint32_t ms_class_of_list(size_t offset) { return (uint32_t)(offset / (sizeof(ms_free_list_t) / MS_LIST_UNIT)); }
 
 /* Where the list for a request of at most MS_FAST_MAX bytes is, in one instruction; a table of constants outside the arena takes
  * two. 0 bytes: a list that is always empty. */
@@ -211,12 +214,13 @@ static inline __attribute__((always_inline)) size_t ms_list_offset(const ms_aren
     return arena->list_offsets[size];
 }
 static inline __attribute__((always_inline)) ms_free_list_t *ms_list_at(ms_arena_t *arena, size_t offset) {
-    return (ms_free_list_t *)((char *)arena->lists + offset);
+    return (ms_free_list_t *)((char *)arena->lists + offset * MS_LIST_UNIT);
 }
 
 /* Forgets what the compiler knows of a value, so that it uses the value where it is instead of keeping copies and sums of
  * it in further registers. */
 #define MS_OPAQUE(value) __asm__("" : "+r"(value))
+#define MS_OPAQUE_BOTH(one, other) __asm__("" : "+r"(one), "+r"(other))
 
 /* Two values that live as long as a third, which is returned, are put elsewhere, so that it can be in the register for
  * results from the beginning and is not copied there. */
@@ -253,6 +257,7 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
                                                                  bool *due) {
     MS_ASIDE(arena, offset);
     uint64_t *payload = ms_list_at(arena, offset)->first;
+    MS_OPAQUE_BOTH(arena, offset);
     *due = false;
     if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) return NULL;
     void *next = (void *)payload[-2];
@@ -261,9 +266,9 @@ static inline __attribute__((always_inline)) void *ms_take_plain(ms_arena_t *are
         return NULL;
     }
     __builtin_prefetch(next, 1); /* the next malloc's block: 2 % of python3's CPU time, 1 % elsewhere */
-    MS_OPAQUE(arena);
+    MS_OPAQUE_BOTH(arena, offset);
     ms_list_at(arena, offset)->first = next;
-    MS_OPAQUE(arena);
+    MS_OPAQUE_BOTH(arena, offset);
     ms_list_at(arena, offset)->allocated++;
     arena->allocated_blocks++;
     MS_ASIDE(arena, offset);
@@ -309,9 +314,9 @@ static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *aren
         ms_release_full(payload, arena, offset);
         return;
     }
-    MS_OPAQUE(arena);
+    MS_OPAQUE_BOTH(arena, offset);
     void *next = ms_list_at(arena, offset)->first; /* ms_list_push() */
-    MS_OPAQUE(arena);
+    MS_OPAQUE_BOTH(arena, offset);
     payload[-2] = (uintptr_t)next;
     payload[-1] = (uintptr_t)next + MS_FREE_MARK;
     ms_list_at(arena, offset)->first = payload;
@@ -365,7 +370,7 @@ static inline __attribute__((always_inline)) void ms_resize_plain(ms_arena_t *ar
     arena->freed_blocks++;
     arena->freed_bytes += ms_plain_size(payload);
     ms_list_at(arena, offset)->allocated++;
-    arena->freed_before[offset / sizeof(ms_free_list_t)]++;
+    arena->freed_before[ms_class_of_list(offset)]++;
     payload[-2] = ms_list_at(arena, offset)->birth + size;
     payload[-1] = ms_seal(payload[-2], arena->expect[origin] + medium, payload);
 }

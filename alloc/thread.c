@@ -79,7 +79,7 @@ static void arena_init(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
     set_birth(arena, 0);
     for (uint32_t class = 1, size = 1; class < MS_FAST_CLASSES; class++)
-        for (; size <= ms_class_payload(class); size++) arena->list_offsets[size] = (uint16_t)ms_list_of(class);
+        for (; size <= ms_class_payload(class); size++) arena->list_offsets[size] = (uint8_t)ms_list_of(class);
     arena->cell_task = &ms_task_none;
     arena->index = arena_count++;
     arena->random = ms_sampling_seed(arena->index);
