@@ -702,7 +702,7 @@ static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_by
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
 }
 
-static __attribute__((noinline)) void look_at_clocks(ms_arena_t *arena) {
+static MS_COLD void look_at_clocks(ms_arena_t *arena) {
     ms_arena_dress(arena);
     uint64_t now = ms_os_monotonic_ns();
     ms_large_tend(&arena->kept, now);
@@ -956,7 +956,7 @@ static void *allocate(request_t *request) {
     return payload;
 }
 
-__attribute__((noinline)) void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+MS_HOT __attribute__((noinline)) void *ms_allocate_slow(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     request_t request = {.size = size, .alignment = 16, .origin = origin, .from = MS_CALLER(from)};
     return allocate(&request);
 }
@@ -1014,7 +1014,7 @@ static __attribute__((noinline)) void *allocate_large_usual(size_t size, ms_orig
     return payload;
 }
 
-__attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+MS_HOT __attribute__((noinline)) void *ms_allocate_medium(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     if (ms_unlikely(size > MS_SMALL_MAX)) return allocate_large_usual(size, origin, from);
     bool due;
     ms_arena_t *arena = ms_arena_current;
@@ -1123,7 +1123,7 @@ static void *allocate_aligned_due(ms_arena_t *arena, request_t *request) {
     return payload;
 }
 
-static __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
+static MS_HOT __attribute__((noinline)) void *allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     request_t request = {.size = size, .alignment = alignment, .origin = origin, .from = MS_CALLER(from)};
     ms_arena_t *arena = ms_arena_current;
     if (!is_large(&request) && arena->countdown < (int64_t)size && expects_blocks(arena, origin))
@@ -1153,7 +1153,7 @@ static __attribute__((noinline)) void *look_for_aligned(size_t size, size_t alig
     return payload ? payload : allocate_aligned(size, alignment, origin, &caller);
 }
 
-void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
+MS_HOT void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from) {
     if (alignment <= 16) return ms_allocate(size, origin, from);
     if (ms_unlikely(size > MS_SMALL_MAX || alignment > MS_PAGE)) return allocate_aligned(size, alignment, origin, from);
     ms_arena_t *arena = ms_arena_current;
@@ -1436,7 +1436,7 @@ static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) 
            release_large_fast(arena, payload, origin);
 }
 
-static __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
+static MS_HOT __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (expects_blocks(arena, origin) ? release_usual(arena, payload, origin) : release_exact(payload, origin)) return;
     release_checked(payload, origin, MS_SIZE_UNSAID);
@@ -1451,7 +1451,7 @@ static __attribute__((noinline)) void release_aligned_or_other(void *payload, ms
 }
 
 /* Blocks between 1 and 32 KiB are as plain as smaller ones, but of the medium kind. */
-__attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
+MS_HOT __attribute__((noinline)) void ms_release_slow(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (ms_heap_may_hold(payload)) {
         const ms_header_t *header = ms_header_of(payload);
@@ -1618,7 +1618,7 @@ static void populate_copy(char *to, size_t bytes) {
     ms_os_populate((void *)first, end - first);
 }
 
-static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
     ms_block_facts_t old;
@@ -1644,7 +1644,7 @@ static __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms
     return fresh;
 }
 
-void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
+MS_HOT void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     void *plain = resize_plain(payload, size, origin);
     return ms_likely(plain != NULL) ? plain : reallocate(payload, size, origin, from);
 }
@@ -1667,7 +1667,7 @@ static void clear(char *at, size_t size) {
     memset(at, 0, size);
 }
 
-void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
+MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     void *payload = ms_allocate(size, origin, &caller);
     if (!payload) return NULL;

@@ -295,7 +295,7 @@ void ms_large_set_used(ms_large_t *block, size_t bytes) {
 }
 
 /* MS_LOCK_LARGE. A block with `bytes`, of which the first `used` are asked for now; in no list and not in the table. */
-static ms_large_t *obtain(size_t bytes, size_t used) {
+static MS_RARE ms_large_t *obtain(size_t bytes, size_t used) {
     ms_large_t *block = cache_take(bytes);
     size_t had = block ? block->used : 0;
     if (used > had && !ms_limit_take_locked(used - had)) {

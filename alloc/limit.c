@@ -183,7 +183,7 @@ static void look(size_t bytes, int64_t own_underway) {
 /* ---- finding the group */
 
 /* Whether the list of controllers from `first` up to `end` has memory in it. */
-static bool has_memory(const char *first, const char *end) {
+static MS_RARE bool has_memory(const char *first, const char *end) {
     static const char word[] = "memory";
     for (const char *at = first; at < end; at = strchr(at, ',') + 1) {
         const char *comma = memchr(at, ',', (size_t)(end - at)), *last = comma ? comma : end;
@@ -195,7 +195,7 @@ static bool has_memory(const char *first, const char *end) {
 
 /* A line of /proc/self/cgroup, "N:controllers:name". The hierarchy of version 1 that has memory goes before "0::",
  * which is version 2. */
-static bool take_name(char *line) {
+static MS_RARE bool take_name(char *line) {
     const char *first = strchr(line, ':'), *last = first ? strchr(first + 1, ':') : NULL;
     if (!last || strlen(last + 1) >= sizeof group.name) return false;
     bool old = has_memory(first + 1, last);
@@ -240,7 +240,7 @@ static char *next_field(char **at) {
 
 /* A line of /proc/self/mountinfo, "36 35 98:0 ROOT MOUNT OPTIONS... - FILESYSTEM SOURCE OPTIONS": whether the group is
  * found there. What is mounted is the hierarchy from its group ROOT on. */
-static bool take_mount(char *line) {
+static MS_RARE bool take_mount(char *line) {
     char *at = line;
     for (int i = 0; i < 3; i++) next_field(&at);
     const char *root = next_field(&at), *mount = next_field(&at);
@@ -300,7 +300,7 @@ static bool is_off(void) {
 }
 
 /* Stays unknown while there is no descriptor left to look with. */
-static void start(void) {
+static MS_RARE void start(void) {
     const char *knob = ms_process.knobs.cgroup_limit;
     bool off = is_off(), given = !off && strcmp(knob, "auto") != 0;
     group.levels = 0;

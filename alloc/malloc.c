@@ -63,8 +63,8 @@ void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const 
 
 /* ---- C */
 
-void *malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, NULL); }
-void free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
+MS_HOT void *malloc(size_t size) { return ms_allocate(size, MS_ORIGIN_C, NULL); }
+MS_HOT void free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void free_sized(void *payload, size_t size) { ms_release_sized(payload, MS_ORIGIN_C, size); }
 
@@ -79,7 +79,7 @@ static void *no_memory(void) {
     return NULL;
 }
 
-void *calloc(size_t count, size_t size) {
+MS_HOT void *calloc(size_t count, size_t size) {
     size_t bytes;
     if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
     void *payload = bytes <= MS_FAST_MAX ? ms_take(bytes, MS_ORIGIN_C) : NULL;
@@ -97,7 +97,7 @@ static inline __attribute__((always_inline)) void *resize(void *payload, size_t 
     return ms_reallocate(payload, size, MS_ORIGIN_C, NULL);
 }
 
-void *realloc(void *payload, size_t size) { return resize(payload, size); }
+MS_HOT void *realloc(void *payload, size_t size) { return resize(payload, size); }
 
 void *reallocarray(void *payload, size_t count, size_t size) {
     size_t bytes;
@@ -282,7 +282,7 @@ static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_ori
 }
 
 #define NEW(name, origin)                                                                                    \
-    void *name##m(size_t size) {                                                                             \
+    MS_HOT void *name##m(size_t size) {                                                                             \
         return new_plain(size, origin, false);                                                               \
     }                                                                                                        \
     void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
@@ -298,8 +298,8 @@ static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_ori
     }
 
 #define DELETE(name, origin)                                                                                 \
-    void name(void *payload) { ms_release(payload, origin); }                                                \
-    void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }                    \
+    MS_HOT void name(void *payload) { ms_release(payload, origin); }                                                \
+    MS_HOT void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }                    \
     void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
         (void)tag;                                                                                           \
         ms_release(payload, origin);                                                                         \

@@ -25,7 +25,7 @@ static void *map_pages(size_t bytes, int flags) {
     return start == MAP_FAILED ? NULL : start;
 }
 
-static void *map_aligned(size_t bytes, size_t alignment, int flags) {
+static MS_RARE void *map_aligned(size_t bytes, size_t alignment, int flags) {
     void *start = map_pages(bytes, flags);
     if (!start || ((uintptr_t)start & (alignment - 1)) == 0) return start;
     ms_os_unmap(start, bytes);
@@ -76,7 +76,7 @@ bool ms_os_exists(const char *path) {
     return file >= 0;
 }
 
-bool ms_os_read_lines(const char *path, char *text, size_t room, bool (*wanted)(char *line)) {
+MS_RARE bool ms_os_read_lines(const char *path, char *text, size_t room, bool (*wanted)(char *line)) {
     int file = open_to_read(path);
     if (file < 0) return false;
     size_t held = 0;
@@ -247,7 +247,7 @@ static void *metadata_from_piece(size_t bytes) {
     return start;
 }
 
-void *ms_os_map_metadata(size_t bytes) {
+MS_RARE void *ms_os_map_metadata(size_t bytes) {
     bytes = (bytes + 15) & ~(size_t)15;
     atomic_fetch_add_explicit(&metadata_bytes, bytes, memory_order_relaxed);
     if (bytes <= PIECE / 8) return metadata_from_piece(bytes);

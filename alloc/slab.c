@@ -43,6 +43,7 @@ static _Atomic(uint64_t) mapped_bytes;
 
 static uint32_t kind_of(uint32_t slab_shift) { return slab_shift == MS_BIG_SLAB_SHIFT; }
 static uint32_t slabs_per_group(uint32_t slab_shift) { return 1u << (MS_GROUP_SHIFT - slab_shift); }
+static uint32_t whole_mask(const ms_group_t *group) { return (uint32_t)((1ull << slabs_per_group(group->slab_shift)) - 1); }
 
 ms_group_t *ms_group_first(void) { return atomic_load_explicit(&all_groups, memory_order_acquire); }
 uint64_t ms_slab_mapped_bytes(void) { return atomic_load_explicit(&mapped_bytes, memory_order_relaxed); }
@@ -161,7 +162,7 @@ static ms_group_t *group_new(uint32_t slab_shift) {
     group->slab_shift = slab_shift;
     group->start = start;
     uint32_t count = slabs_per_group(slab_shift);
-    group->free_mask = (uint32_t)((1ull << count) - 1);
+    group->free_mask = whole_mask(group);
     for (uint32_t i = 0; i < count; i++)
         group->slabs[i] = (ms_slab_t){.start = memory_of(group, i)};
     atomic_fetch_add_explicit(&mapped_bytes, MS_GROUP_BYTES, memory_order_relaxed);
@@ -197,7 +198,7 @@ static void dirty_remove(ms_slab_t *slab, uint32_t kind) {
 }
 
 static bool group_is_free(const ms_group_t *group) {
-    return (uint32_t)__builtin_popcount(group->free_mask) == slabs_per_group(group->slab_shift);
+    return group->free_mask == whole_mask(group);
 }
 
 static void group_release(ms_group_t *group) {
@@ -347,7 +348,7 @@ static void purge(ms_slab_t *slab, uint32_t kind) {
     ms_os_purge(memory_of(group, (uint32_t)(slab - group->slabs)), (size_t)1 << group->slab_shift);
 }
 
-static void purge_older_than(uint64_t limit_ns) {
+static MS_RARE void purge_older_than(uint64_t limit_ns) {
     for (uint32_t kind = 0; kind < 2; kind++)
         while (pool.dirty[kind].oldest && pool.dirty[kind].oldest->freed_ns <= limit_ns)
             purge(pool.dirty[kind].oldest, kind);

@@ -75,7 +75,7 @@ static void set_birth(ms_arena_t *arena, uint64_t birth) {
         arena->lists[class].birth = birth | ms_word0(ms_list_of(class), 0, 0);
 }
 
-static void arena_init(ms_arena_t *arena) {
+static MS_RARE void arena_init(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_CLASS_COUNT; class++) arena->lists[class].first = ms_list_end;
     set_birth(arena, 0);
     for (uint32_t class = 1, size = 1; class < MS_FAST_CLASSES; class++)
@@ -364,7 +364,7 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
 
 static void detach(void *argument);
 
-static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
+static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     ms_arena_sequence_begin(arena);
     arena_forget_tenant(arena);
     ms_arena_sequence_end(arena);
@@ -380,7 +380,7 @@ static void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     atomic_store_explicit(&arena->state, MS_ARENA_RUNNING, memory_order_release);
 }
 
-static ms_arena_t *attach(void) {
+static MS_RARE ms_arena_t *attach(void) {
     int saved = errno;
     life = THREAD_ATTACHING;
     ms_lock(MS_LOCK_THREADS);
@@ -411,7 +411,7 @@ static uint64_t thread_cpu_ns(void) {
 }
 
 /* The record keeps the numbers; the arena goes to the pool with nothing on its lists. */
-static void end_record(ms_arena_t *arena) {
+static MS_RARE void end_record(ms_arena_t *arena) {
     ms_thread_t *thread = arena->thread;
     add_arena_flow(&thread->final, arena);
     thread->foreign_freed_bytes += arena->foreign_freed_bytes;
@@ -431,7 +431,7 @@ static void end_record(ms_arena_t *arena) {
  * round still gives its arena back. */
 #define DETACH_ROUNDS (PTHREAD_DESTRUCTOR_ITERATIONS / 2)
 
-static void detach(void *argument) {
+static MS_RARE void detach(void *argument) {
     static __thread int rounds __attribute__((tls_model("initial-exec")));
     if (++rounds < DETACH_ROUNDS) {
         pthread_setspecific(key, argument);
@@ -499,7 +499,7 @@ void ms_thread_visit_orphan(ms_arena_t *orphan) {
     ms_unlock(MS_LOCK_THREADS);
 }
 
-void ms_thread_decay(uint64_t now_ns) {
+MS_RARE void ms_thread_decay(uint64_t now_ns) {
     if (!atomic_load_explicit(&warm_orphans, memory_order_relaxed)) return;
     ms_lock(MS_LOCK_THREADS);
     for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool)

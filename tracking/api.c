@@ -388,7 +388,7 @@ static void write_at_exit(void) {
     errno = saved;
 }
 
-static __attribute__((constructor)) void library_loaded(void) {
+static MS_RARE __attribute__((constructor)) void library_loaded(void) {
     memscope_init();
     ms_process.can_unwind = true;
     ms_thread_init_fork();

@@ -37,7 +37,7 @@ static ms_ring_t *ring_new(void) {
     return ring;
 }
 
-void ms_trace_adopt(ms_arena_t *arena) {
+MS_RARE void ms_trace_adopt(ms_arena_t *arena) {
     uint32_t epoch = atomic_load_explicit(&ms_trace_epoch, memory_order_relaxed);
     bool session = arena->trace_epoch != epoch;
     arena->trace_epoch = epoch;

@@ -1,5 +1,6 @@
 /* The parser of MEMSCOPE_CONF. It runs before the first allocation, so it uses no libc call that could allocate. */
 #include "tracking/knobs.h"
+#include "alloc/os.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -118,7 +119,7 @@ static bool parse_bool(const char *text, uint64_t *value) {
     return index >= 0;
 }
 
-static bool set_value(ms_knob_values_t *values, const ms_knob_info_t *knob, const char *text) {
+static MS_RARE bool set_value(ms_knob_values_t *values, const ms_knob_info_t *knob, const char *text) {
     uint64_t value = 0;
     bool good = false;
     switch (knob->type) {
@@ -142,7 +143,7 @@ static bool set_value(ms_knob_values_t *values, const ms_knob_info_t *knob, cons
     return good;
 }
 
-void ms_knobs_reset(ms_knob_values_t *values, ms_knob_source_t sources[MS_KNOB_ID_COUNT]) {
+MS_RARE void ms_knobs_reset(ms_knob_values_t *values, ms_knob_source_t sources[MS_KNOB_ID_COUNT]) {
     for (int id = 0; id < MS_KNOB_ID_COUNT; id++) {
         set_value(values, &ms_knob_info[id], ms_knob_info[id].initial);
         sources[id] = MS_SOURCE_DEFAULT;
@@ -173,7 +174,7 @@ static char *put_duration(char *at, char *end, uint64_t value) {
 }
 
 /* "expected ..." for a value that was refused. */
-static void expected(const ms_knob_info_t *knob, char *text, size_t bytes) {
+static MS_COLD void expected(const ms_knob_info_t *knob, char *text, size_t bytes) {
     char *at = text, *end = text + bytes;
     at = put(at, end, "expected ");
     switch (knob->type) {
@@ -228,7 +229,7 @@ static bool parse_entry(const char *entry, size_t length, ms_knob_source_t sourc
     return set_knob(copy, colon + 1, source, values, sources, complain, context);
 }
 
-bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t *values,
+MS_RARE bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t *values,
                     ms_knob_source_t sources[MS_KNOB_ID_COUNT], ms_knob_complaint_t *complain, void *context) {
     bool good = true;
     while (*text) {
@@ -267,7 +268,7 @@ bool ms_knobs_parse_file(const char *path, ms_knob_values_t *values, ms_knob_sou
     return good;
 }
 
-const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *buffer) {
+MS_RARE const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *buffer) {
     const ms_knob_info_t *knob = &ms_knob_info[id];
     if (knob->type == MS_KNOB_IS_TEXT) return slot(values, knob);
     uint64_t value;

@@ -76,7 +76,7 @@ static void apply_mode(void) {
     ms_os_opens_nothing = strcmp(knobs->cgroup_limit, "off") == 0; /* what memscope(1) promises sandboxes */
 }
 
-void ms_process_start(void) {
+MS_RARE void ms_process_start(void) {
     read_configuration();
     draw_secrets();
     apply_mode();

@@ -95,7 +95,7 @@ static double weight_of(size_t size, uint64_t mean) {
     return 1 / p;
 }
 
-double ms_sampling_weight(ms_arena_t *arena, size_t size) {
+MS_RARE double ms_sampling_weight(ms_arena_t *arena, size_t size) {
     if (ms_process.knobs.sample_rate) return 1e9 / (double)ms_process.knobs.sample_rate;
     if (arena->weighed_size == size && arena->weighed_mean == arena->hit_mean) return arena->weight; /* sizes repeat */
     arena->weighed_size = size;

@@ -608,7 +608,7 @@ static uintptr_t find_fde(const ms_eh_t *eh, uintptr_t pc) {
     return fde;
 }
 
-ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc, int *bx) {
+MS_RARE ms_row_t ms_row_compile(const ms_eh_t *eh, uintptr_t pc, int *bx) {
     *bx = -1;
     uintptr_t at = find_fde(eh, pc);
     if (at == 0) return MS_ROW_NONE;
@@ -649,7 +649,7 @@ typedef struct {
     bool has_eh;
 } module_t;
 
-bool ms_address_is_readable(uintptr_t address) {
+MS_RARE bool ms_address_is_readable(uintptr_t address) {
     /* A request no kernel knows: it fails with EFAULT if the signal set cannot be read, with EINVAL if it can. */
     int saved = errno;
     bool readable =
@@ -859,7 +859,7 @@ static void set_trust(const struct dl_find_object *found, ms_row_trust_t *trust)
     trust->end = (uintptr_t)found->dlfo_map_end;
 }
 
-bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust) {
+MS_RARE bool ms_row_trust_module(uintptr_t pc, ms_row_trust_t *trust) {
     struct dl_find_object found;
     if (_dl_find_object((void *)pc, &found) != 0) return false;
     known_module_t *known = known_module((uintptr_t)found.dlfo_map_start);
@@ -949,7 +949,7 @@ MS_COLD int ms_row_find_bx(uintptr_t pc) {
     return bx;
 }
 
-bool ms_rows_init(void) {
+MS_RARE bool ms_rows_init(void) {
     for (const struct link_map *map = &_r_debug != NULL ? _r_debug.r_map : NULL; map != NULL; map = map->l_next) {
         last_permanent = map;
     }
