@@ -5,7 +5,7 @@
 set -eu
 list=$1
 shift
-"$@" -shared -Wl,--verbose 2>/dev/null | awk -v list="$list" '
+"$@" -shared -o /dev/null -Wl,--verbose 2>/dev/null | awk -v list="$list" '
     function near(   line, word, count, i, object) {
         while ((getline line < list) > 0) {
             if (line ~ /^#/) continue
