@@ -282,7 +282,7 @@ static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_ori
 }
 
 #define NEW(name, origin)                                                                                    \
-    MS_HOT void *name##m(size_t size) {                                                                             \
+    MS_HOT void *name##m(size_t size) {                                                                      \
         return new_plain(size, origin, false);                                                               \
     }                                                                                                        \
     void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
@@ -298,8 +298,8 @@ static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_ori
     }
 
 #define DELETE(name, origin)                                                                                 \
-    MS_HOT void name(void *payload) { ms_release(payload, origin); }                                                \
-    MS_HOT void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }                    \
+    MS_HOT void name(void *payload) { ms_release(payload, origin); }                                         \
+    MS_HOT void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }             \
     void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
         (void)tag;                                                                                           \
         ms_release(payload, origin);                                                                         \

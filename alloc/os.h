@@ -17,7 +17,7 @@
 #define MS_COLD __attribute__((noinline, cold))
 /* What programs call most begins where a cache line does (docs/decisions/0022-near-and-far.md). */
 #define MS_HOT __attribute__((aligned(64)))
-/* To be small rather than fast: start-up, and what is behind a cache. */
+/* To be small rather than fast: start-up, and what is behind a cache. Unlike MS_COLD it may be part of its caller. */
 #define MS_RARE __attribute__((cold))
 /* For what begins as zeros and is large or seldom used: it lies behind the variables that every process touches. */
 #define MS_FAR __attribute__((section(".bss.far")))

@@ -44,7 +44,7 @@ static _Atomic(uint32_t) warm_orphans; /* written under MS_LOCK_THREADS */
 static _Atomic(uint32_t) tenants, arena_count;
 static _Atomic(ms_arena_t *) all_arenas;
 
-static MS_FAR ms_arena_t stray; /* it is made when it is first needed: three pages */
+static MS_FAR ms_arena_t stray; /* it is made when it is first needed: 8 KiB */
 static bool stray_exists; /* MS_LOCK_STRAY */
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */

@@ -1,13 +1,12 @@
 #!/bin/sh
-# Prints the linker's own script with two additions: the code that near.list names comes first in the text, with the constants
-# it reads, and the library's small variables come first in the bss, before the tables (MS_FAR). Fails where the linker does
-# not tell its script. Usage: layout.sh NEAR_LIST COMPILER [FLAG...]
+# Makes of what the linker says of its own script (-Wl,--verbose) one with two additions: the code that near.list names comes first
+# in the text, with the constants it reads, and the library's small variables come first in the bss, before the tables (MS_FAR).
+# Fails if there is no such script, or no list. Usage: layout.sh NEAR_LIST < WHAT_THE_LINKER_SAID
 set -eu
-list=$1
-shift
-"$@" -shared -o /dev/null -Wl,--verbose 2>/dev/null | awk -v list="$list" '
-    function near(   line, word, count, i, object) {
+awk -v list="$1" '
+    function near(   line, word, count, i, object, lines) {
         while ((getline line < list) > 0) {
+            lines++
             if (line ~ /^#/) continue
             count = split(line, word, " ")
             for (i = 1; i <= count; i++) {
@@ -16,12 +15,13 @@ shift
                 else print "    " object "(.text*." word[i] " .text*." word[i] ".* .rodata." word[i] ")"
             }
         }
+        return lines > 0
     }
     /^=+$/ { inside = !inside; next }
     !inside { next }
     { print }
     ($1 == ".text" || $1 == ".bss") && $2 == ":" { section = $1 }
-    $1 == "{" && section == ".text" { print "    *crtbegin*.o(.text)"; near(); done++ }
+    $1 == "{" && section == ".text" { print "    *crtbegin*.o(.text)"; done += near() }
     $1 == "{" && section == ".bss" { print "    *malloc_la-*.o(.bss)"; done++ }
     $1 == "{" { section = "" }
     END { exit done != 2 }'

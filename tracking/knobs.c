@@ -230,7 +230,7 @@ static bool parse_entry(const char *entry, size_t length, ms_knob_source_t sourc
 }
 
 MS_RARE bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t *values,
-                    ms_knob_source_t sources[MS_KNOB_ID_COUNT], ms_knob_complaint_t *complain, void *context) {
+                            ms_knob_source_t sources[MS_KNOB_ID_COUNT], ms_knob_complaint_t *complain, void *context) {
     bool good = true;
     while (*text) {
         size_t length = length_to(text, ',');
