@@ -406,7 +406,7 @@ static __attribute__((noinline)) void leave_any(memscope_token_t token) {
 
 /* The short ways: into the task entered last, where nothing was counted since the last switch, and back out of every task.
  * The empty arena, and one of a thread that cannot have a task, has entered ms_task_none. */
-memscope_token_t memscope_task_enter(memscope_task_t id) {
+MS_HOT memscope_token_t memscope_task_enter(memscope_task_t id) {
     ms_arena_t *arena = ms_arena_current;
     memscope_token_t token = {arena->task_id};
     if (ms_unlikely(arena->cell_id != id || ms_flow_moved(arena)))
@@ -419,7 +419,7 @@ memscope_token_t memscope_task_enter(memscope_task_t id) {
     return token;
 }
 
-void memscope_task_leave(memscope_token_t token) {
+MS_HOT void memscope_task_leave(memscope_token_t token) {
     ms_arena_t *arena = ms_arena_current;
     if (token.previous == arena->task_id) return;
     if (ms_likely(token.previous == 0 && !ms_flow_moved(arena)))
