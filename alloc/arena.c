@@ -87,6 +87,9 @@ static int64_t list_limit(uint32_t class) {
     return blocks < 8 ? 8 : blocks > 2048 ? 2048 : blocks;
 }
 
+/* What is left of one that grew longer: to walk past it costs as much as to give the rest back (docs/decisions/0003-lists-hide-slabs.md). */
+static int64_t list_kept(uint32_t class) { return list_limit(class) / 8; }
+
 /* The arena's own thread. */
 static uint64_t frees_of(const ms_arena_t *arena, uint32_t class) {
     return arena->freed_before[class] + (uint64_t)(arena->room_set[class] - arena->lists[class].room);
@@ -489,7 +492,7 @@ void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     bool hidden = ms_arena_hide(arena);
     uint32_t class = ms_class_of_list(offset);
     ms_list_push(&arena->lists[class], payload);
-    if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_limit(class) / 2);
+    if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_kept(class));
     room_reset(arena, class);
     ms_arena_settle(arena);
     if (hidden) ms_arena_show(arena);
@@ -529,7 +532,7 @@ size_t ms_arena_drain(ms_arena_t *arena) {
         for (; touched[half]; touched[half] &= touched[half] - 1) {
             uint32_t class = half * 64 + (uint32_t)__builtin_ctzll(touched[half]);
             if (list_length(arena, class) <= 2 * list_limit(class)) continue;
-            list_flush(arena, class, list_limit(class) / 2);
+            list_flush(arena, class, list_kept(class));
             room_reset(arena, class);
         }
     return count;

@@ -7,7 +7,7 @@
  *                 +-> ms_allocate_due -> settle (peaks, age, ...), sample
  *     free   -> ms_release ------------------------------- onto the arena's list of its class
  *                 | list has had its share of frees
- *                 +-> ms_release_full -> flush half of the list to its slabs, empty slabs to the pool
+ *                 +-> ms_release_full -> flush most of the list to its slabs, empty slabs to the pool
  *                 | anything special: NULL, other task, other thread, tracked, aligned, large, corrupted, ...
  *                 +-> ms_release_slow
  *
