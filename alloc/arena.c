@@ -87,7 +87,8 @@ static int64_t list_limit(uint32_t class) {
     return blocks < 8 ? 8 : blocks > 2048 ? 2048 : blocks;
 }
 
-/* What is left of one that grew longer: to walk past it costs as much as to give the rest back (docs/decisions/0003-lists-hide-slabs.md). */
+/* What is left of one that grew longer: walking past a block costs as much as giving one back
+ * (docs/decisions/0003-lists-hide-slabs.md). */
 static int64_t list_kept(uint32_t class) { return list_limit(class) / 8; }
 
 /* The arena's own thread. */
