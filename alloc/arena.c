@@ -178,9 +178,13 @@ static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
     slab_leave(arena, slab);
 }
 
-/* Of a block in a list of this class. */
-static ms_slab_t *slab_of_listed(const void *payload, uint32_t class) {
-    ms_slab_t *slab = ms_slab_of(payload);
+/* Of a block in a list of this class. `group` is where the one before it was, NULL: not known, and becomes its own. */
+static inline ms_slab_t *slab_of_listed(ms_group_t **group, const void *payload, uint32_t class) {
+    ms_slab_t *slab = *group ? ms_slab_in(*group, payload) : NULL;
+    if (!slab) {
+        *group = ms_group_of(ms_header_of(payload));
+        if (*group) slab = ms_slab_in(*group, payload);
+    }
     if (ms_unlikely(!slab || slab->class != class)) ms_fault_free_list(payload, class);
     return slab;
 }
@@ -196,12 +200,13 @@ static cut_t cut_of(uint32_t class) {
     return (cut_t){stride, ((uint64_t)1 << 32) / (stride / 16) + 1};
 }
 
-/* Free blocks of a list, header and all, from `payload` on go back to the slab, as long as they are of it; the first that is not.
- * Whoever gives up the slab as a whole need not mark them. */
-static inline __attribute__((always_inline)) void *slab_push(ms_slab_t *slab, cut_t cut, void *payload, bool mark) {
-    const uintptr_t first = (uintptr_t)slab->start + sizeof(ms_header_t), bytes = slab->carved * cut.stride;
+/* Free blocks of a list, header and all, from `*first` on go back to the slab, as long as they are of it; how many. `*first`
+ * becomes the first that is not. Whoever gives up the slab as a whole need not mark them. */
+static inline __attribute__((always_inline)) uint32_t slab_push(ms_slab_t *slab, cut_t cut, void **first, bool mark) {
+    const uintptr_t start = (uintptr_t)slab->start + sizeof(ms_header_t), bytes = slab->carved * cut.stride;
+    void *payload = *first;
     uint32_t count = 0;
-    for (uintptr_t offset; (offset = (uintptr_t)payload - first) < bytes; count++) { /* the list's end is elsewhere */
+    for (uintptr_t offset; (offset = (uintptr_t)payload - start) < bytes; count++) { /* the list's end is elsewhere */
         const ms_header_t *header = ms_header_of(payload);
         if (ms_unlikely(!ms_header_is_free(header))) ms_fault_free_list(payload, slab->class);
         if (mark) {
@@ -215,7 +220,8 @@ static inline __attribute__((always_inline)) void *slab_push(ms_slab_t *slab, cu
     }
     if (ms_unlikely(count == 0)) ms_fault_free_list(payload, slab->class);
     slab->free_blocks += count;
-    return payload;
+    *first = payload;
+    return count;
 }
 
 /* The arena's empty list gets the slab's first free blocks, in order of their addresses. */
@@ -290,14 +296,18 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     *tail = ms_list_end;
     if (kept != ms_list_end) ms_header_set_free(ms_header_of(kept), ms_list_end);
     const cut_t cut = cut_of(class);
+    ms_group_t *group = NULL;
+    int64_t count = 0;
     while (payload != ms_list_end) {
-        ms_slab_t *slab = slab_of_listed(payload, class);
-        int64_t had = slab->free_blocks;
-        payload = slab_push(slab, cut, payload, true);
-        list_lengthen(arena, class, had - slab->free_blocks);
+        ms_slab_t *slab = slab_of_listed(&group, payload, class);
+        count += slab_push(slab, cut, &payload, true);
         if (!slab->listed) slab_list(arena, slab);
-        if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) slab_give_up(arena, slab);
+        if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) {
+            slab_give_up(arena, slab);
+            group = NULL; /* it may be another's now */
+        }
     }
+    list_lengthen(arena, class, -count);
 }
 
 /* Whether every block of the class is in the arena's list or in its slabs. Slabs that others gave back come off the count
@@ -318,10 +328,13 @@ static void class_give_up(ms_arena_t *arena, uint32_t class) {
         if (slab_is_empty(slab)) slab_leave(arena, slab);
     }
     const cut_t cut = cut_of(class);
+    ms_group_t *group = NULL;
     for (void *payload = list->first; payload != ms_list_end;) {
-        ms_slab_t *slab = slab_of_listed(payload, class);
-        payload = slab_push(slab, cut, payload, false);
-        if (slab_is_empty(slab)) slab_leave(arena, slab);
+        ms_slab_t *slab = slab_of_listed(&group, payload, class);
+        slab_push(slab, cut, &payload, false);
+        if (!slab_is_empty(slab)) continue;
+        slab_leave(arena, slab);
+        group = NULL;
     }
     list->first = ms_list_end;
     list_lengthen(arena, class, -arena->cut[class]);

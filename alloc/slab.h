@@ -108,8 +108,14 @@ static inline ms_group_t *ms_group_of(const void *address) {
                 : NULL;
 }
 
-/* The slab that holds the block with this payload address, NULL if it lies in no slab in use. The header is what is
- * looked up: the payload of an empty block may be the first byte after the slab. */
+/* The slab of the group that holds the block with this payload address, NULL if it lies outside. The header is what is looked
+ * up: the payload of an empty block may be the first byte after the slab. */
+static inline ms_slab_t *ms_slab_in(ms_group_t *group, const void *payload) {
+    size_t offset = (size_t)((uintptr_t)payload - sizeof(ms_header_t) - (uintptr_t)group->start);
+    return offset < MS_GROUP_BYTES ? &group->slabs[offset >> group->slab_shift] : NULL;
+}
+
+/* The same of whatever group it is, NULL if it lies in no slab in use. */
 static inline ms_slab_t *ms_slab_of(const void *payload) {
     const char *header = (const char *)payload - sizeof(ms_header_t);
     ms_group_t *group = ms_group_of(header);
