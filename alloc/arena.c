@@ -226,23 +226,24 @@ static inline __attribute__((always_inline)) uint32_t slab_push(ms_slab_t *slab,
 
 /* The arena's empty list gets the slab's first free blocks, in order of their addresses. */
 static void slab_pop(ms_arena_t *arena, ms_slab_t *slab, uint32_t most) {
-    ms_free_list_t *list = &arena->lists[slab->class];
-    size_t stride = ms_class_stride(slab->class);
-    void *last = NULL;
-    uint32_t count = 0;
-    for (uint32_t word = 0; count < most && count < slab->free_blocks; word++) {
-        for (uint64_t bits = slab->free[word]; bits && count < most; bits &= bits - 1, count++) {
-            void *payload = slab->start + (word * 64 + (uint32_t)__builtin_ctzll(bits)) * stride + sizeof(ms_header_t);
+    const size_t stride = ms_class_stride(slab->class);
+    const uint32_t count = slab->free_blocks < most ? slab->free_blocks : most;
+    ms_header_t before_first, *before = &before_first;
+    uint64_t *free = slab->free;
+    char *start = slab->start + sizeof(ms_header_t); /* of the payload of the word's first block */
+    for (uint32_t left = count;; free++, start += 64 * stride) {
+        uint64_t bits = *free;
+        for (; bits && left; bits &= bits - 1, left--) {
+            char *payload = start + (uint32_t)__builtin_ctzll(bits) * stride;
             if (ms_unlikely(!ms_header_is_free(ms_header_of(payload)))) ms_fault_free_list(payload, slab->class);
-            if (last)
-                ms_header_set_free(ms_header_of(last), payload);
-            else
-                list->first = payload;
-            last = payload;
-            slab->free[word] &= ~(bits & -bits);
+            ms_header_set_free(before, payload);
+            before = ms_header_of(payload);
         }
+        *free = bits;
+        if (!left) break;
     }
-    ms_header_set_free(ms_header_of(last), ms_list_end);
+    ms_header_set_free(before, ms_list_end);
+    arena->lists[slab->class].first = (void *)before_first.word0;
     slab->free_blocks -= count;
     list_lengthen(arena, slab->class, count);
 }
