@@ -1,10 +1,8 @@
-/* mimalloc with 16 bytes more for each block, where memscope's header would be. Preloaded in front of libmimalloc by
- * bench/simulate.py (variant mimalloc+16): what room alone costs, without anybody writing to it. */
+/* mimalloc with PAD bytes more for each block, where memscope's header would be. Preloaded in front of libmimalloc by
+ * bench/simulate.py (variants mimalloc+8, mimalloc+16): what room alone costs, without anybody writing to it. */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-
-#define PAD 16
 
 void *mi_malloc(size_t size);
 void *mi_realloc(void *block, size_t size);

@@ -24,6 +24,7 @@ import run  # noqa: E402  (beside this file)
 CACHES = ("--I1=32768,8,64", "--D1=49152,12,64", "--LL=2097152,16,64")
 COLUMNS = ("instructions", "first-level misses", "last-level misses")
 DEFAULT = "glibc,jemalloc,mimalloc,mimalloc+16,memscope"
+PADS = {"mimalloc+8": "pad8.so", "mimalloc+16": "pad16.so"}
 
 
 class Simulator(run.Stopwatch):
@@ -53,12 +54,13 @@ class Simulator(run.Stopwatch):
 
 
 def find_variants(build, names):
-    """run.py's, and mimalloc+16."""
-    variants = run.find_variants(build, [name for name in names if name != "mimalloc+16"], False)
-    pad = os.path.join(build, "bench", "pad.so")
-    if "mimalloc+16" in names and os.path.exists(pad):
-        path = f"{pad} {run.peer_libraries().get('libmimalloc.so.2')}"
-        variants.append({"name": "mimalloc+16", "path": path, "conf": None, "skipped": None})
+    """run.py's, and mimalloc with room for a header."""
+    variants = run.find_variants(build, [name for name in names if name not in PADS], False)
+    mimalloc = run.peer_libraries().get("libmimalloc.so.2")
+    for name in set(names) & set(PADS):
+        pad = os.path.join(build, "bench", PADS[name])
+        if mimalloc and os.path.exists(pad):
+            variants.append({"name": name, "path": f"{pad} {mimalloc}", "conf": None, "skipped": None})
     found = {variant["name"]: variant for variant in variants if not variant["skipped"]}
     return [found[name] for name in names if name in found]
 
@@ -100,7 +102,7 @@ def main():
     parser.add_argument("--build", default=".", help="the build directory (default: here)")
     parser.add_argument("--only", metavar="PATTERN", default="real/*", help="rows to run (default: 'real/*')")
     parser.add_argument("--scale", type=float, default=0.05, help="length of each run (default: 0.05)")
-    parser.add_argument("--variants", default=DEFAULT, help=f"as in run.py, and mimalloc+16 (default: {DEFAULT})")
+    parser.add_argument("--variants", default=DEFAULT, help=f"as in run.py, and {', '.join(PADS)} (default: {DEFAULT})")
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
     if not run.output_of("valgrind", "--version"):
