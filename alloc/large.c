@@ -2,6 +2,7 @@
 #include "alloc/arena.h"
 #include "alloc/limit.h"
 #include "alloc/lock.h"
+#include "alloc/slab.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
 #include "tracking/header.h"
@@ -318,6 +319,7 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
     ms_large_t *block = room > size && ms_os_address_space_is_free() ? obtain(bytes + room - size, bytes) : NULL;
     if (!block) block = obtain(bytes, bytes);
     if (block) {
+        if (bytes > block->used) ms_slab_exchange(bytes - block->used);
         uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
         if (table_insert(block)) {
@@ -476,6 +478,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
     }
     if (done) {
         block->size = size;
+        if (more) ms_slab_exchange(more);
         ms_large_set_used(block, bytes);
     }
     if (more) ms_limit_end(more);

@@ -36,6 +36,7 @@ static struct {
     ms_span_t *roomy_spans, *empty_spans; /* with unused places; without memory, for reuse */
     uint32_t free_slabs[2];
     dirty_list_t dirty[2];    /* free slabs with pages, linked next = older */
+    uint64_t exchanged_ns;    /* until when exchange() has used up its share of time */
 } pool; /* MS_LOCK_SLABS */
 
 static _Atomic(ms_group_t *) all_groups;
@@ -226,10 +227,50 @@ static void take(ms_slab_t *slab, uint32_t kind) {
     pool.free_slabs[kind]--;
 }
 
+/* A slab of a group that is free as a whole takes the group along, unless few free slabs would be left. */
+static void purge(ms_slab_t *slab, uint32_t kind) {
+    ms_group_t *group = ms_group_of(slab->start);
+    if (group_is_free(group) && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) {
+        group_release(group);
+        return;
+    }
+    dirty_remove(slab, kind);
+    slab->touched_end = 0;
+    ms_os_purge(memory_of(group, (uint32_t)(slab - group->slabs)), (size_t)1 << group->slab_shift);
+}
+
+/* Pages that go back may be wanted again soon, which costs about half a nanosecond a byte: 32 MiB a second are a 64th of the
+ * time, and as much of it as a quarter of a second gives may be used at once (docs/decisions/0023-free-pages-for-new-ones.md). */
+#define EXCHANGE_NS_PER_BYTE 30u
+#define EXCHANGE_AHEAD_NS 250000000u
+
+/* So many bytes of free slabs, those free longest first, go back to the system: as many are about to be touched that are new. */
+static MS_RARE void exchange(size_t bytes) {
+    uint64_t now = ms_os_monotonic_ns(), earliest = now > EXCHANGE_AHEAD_NS ? now - EXCHANGE_AHEAD_NS : 0;
+    if (pool.exchanged_ns < earliest) pool.exchanged_ns = earliest;
+    while (bytes && pool.exchanged_ns < now) {
+        const ms_slab_t *small = pool.dirty[0].oldest, *big = pool.dirty[1].oldest;
+        uint32_t kind = !small || (big && big->freed_ns < small->freed_ns);
+        ms_slab_t *slab = pool.dirty[kind].oldest;
+        if (!slab) return;
+        size_t touched = slab->touched_end - (uintptr_t)slab->start;
+        bytes -= touched < bytes ? touched : bytes;
+        pool.exchanged_ns += touched * EXCHANGE_NS_PER_BYTE;
+        purge(slab, kind);
+    }
+}
+
+void ms_slab_exchange(size_t bytes) {
+    ms_lock(MS_LOCK_SLABS);
+    if (pool.dirty[0].oldest || pool.dirty[1].oldest) exchange(bytes);
+    ms_unlock(MS_LOCK_SLABS);
+}
+
 static ms_slab_t *take_free_slab(uint32_t slab_shift) {
     uint32_t kind = kind_of(slab_shift);
     ms_slab_t *slab = pool.dirty[kind].newest;
     if (!slab) {
+        if (pool.dirty[!kind].oldest) exchange((size_t)1 << MS_SLAB_SHIFT);
         ms_group_t *group = pool.with_room[kind];
         if (!group && !(group = group_new(slab_shift))) return NULL;
         slab = &group->slabs[__builtin_ctz(group->free_mask)];
@@ -334,18 +375,6 @@ void ms_slab_release(ms_slab_t *slab, const ms_arena_t *arena) {
     group->free_mask |= 1u << (slab - group->slabs);
     pool.free_slabs[kind]++;
     ms_unlock(MS_LOCK_SLABS);
-}
-
-/* A slab of a group that is free as a whole takes the group along, unless few free slabs would be left. */
-static void purge(ms_slab_t *slab, uint32_t kind) {
-    ms_group_t *group = ms_group_of(slab->start);
-    if (group_is_free(group) && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) {
-        group_release(group);
-        return;
-    }
-    dirty_remove(slab, kind);
-    slab->touched_end = 0;
-    ms_os_purge(memory_of(group, (uint32_t)(slab - group->slabs)), (size_t)1 << group->slab_shift);
 }
 
 static MS_RARE void purge_older_than(uint64_t limit_ns) {

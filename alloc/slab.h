@@ -81,6 +81,8 @@ bool ms_slab_narrow(ms_slab_t *slab, size_t bytes);
 /* No block of the arena's slab is in use any more, or it was spare. */
 void ms_slab_release(ms_slab_t *slab, const struct ms_arena *arena);
 
+/* Large blocks grow by so many bytes: as much of free slabs goes back, within limits, so that the peak does not rise. */
+void ms_slab_exchange(size_t bytes);
 /* Gives all free slabs' memory back. */
 void ms_slab_trim(void);
 /* Gives back what has been free for a second. */

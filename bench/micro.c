@@ -184,6 +184,24 @@ static void run_replace(size_t largest) {
     print_ns(measure(replace_body, &largest));
 }
 
+/* Memory full of small blocks, then full of larger ones: what is free of one size serves the other, or its pages go and come. */
+static void in_turn_body(size_t count, void *context) {
+    enum { SMALL = 500, LARGE = 20000 };
+    size_t bytes = *(size_t *)context;
+    void **block = must_malloc(bytes / SMALL * sizeof *block);
+    while (count--)
+        for (size_t size = SMALL; size <= LARGE; size += LARGE - SMALL) {
+            for (size_t i = 0; i < bytes / size; i++) memset(block[i] = must_malloc(size), 1, size);
+            for (size_t i = 0; i < bytes / size; i++) free(block[i]);
+        }
+    free(block);
+}
+
+/* Of a KiB written. */
+static void run_in_turn(size_t bytes) {
+    print_ns(measure(in_turn_body, &bytes) / (double)(2 * bytes >> 10));
+}
+
 /* ---- realloc ------------------------------------------------------------------------------------------------ */
 
 /* Grows a block from `from` to `to` in steps of `percent`, writing one byte a step. Returns the steps taken. */
@@ -532,6 +550,7 @@ static const struct {
     {"random-1000", run_random, 0},
     {"replace-1000", run_replace, 0},
     {"replace-1000-mixed", run_replace, 1024},
+    {"sizes-in-turn", run_in_turn, 4 << 20},
     {"calloc-64", run_calloc, 64},
     {"calloc-4K", run_calloc, 4096},
     {"calloc-1M", run_calloc, 1 << 20},

@@ -12,6 +12,7 @@
 #include "alloc/large.h"
 #include "alloc/limit.h"
 #include "alloc/lock.h"
+#include "alloc/slab.h"
 #include "alloc/thread.h"
 
 _Atomic(ms_limit_state_t) ms_limit_state = MS_LIMIT_NONE;
@@ -40,6 +41,10 @@ void ms_lock(ms_lock_rank_t rank) {
 }
 void ms_unlock(ms_lock_rank_t rank) {
     (void)rank;
+}
+
+void ms_slab_exchange(size_t bytes) {
+    (void)bytes;
 }
 
 ms_arena_t *ms_arena_first(void) {

@@ -647,6 +647,29 @@ START_TEST(free_blocks_serve_other_sizes) {
 }
 END_TEST
 
+/* Blocks up to 8 KiB, larger ones, and those over 32 KiB lie apart: pages that are free in one place go back as another grows. */
+static size_t grown_by(size_t before, size_t size, size_t bytes) {
+    take_all_of(size, bytes);
+    for (size_t i = 0; i < bytes / size; i++) memset(taken_blocks[i], 1, size);
+    size_t now = support_rss();
+    free_all_of(size, bytes, bytes);
+    return now > before ? now - before : 0;
+}
+
+START_TEST(free_pages_make_room_for_other_kinds) {
+    enum { MUCH = 7 * MIB, MORE = 5 * MIB }; /* as much may go back at once */
+    if (!support_is_memscope()) return;
+    static const size_t first[] = {20000, 500, 500}, then[] = {500, 20000, 600000};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        malloc_trim(0);
+        size_t before = support_rss();
+        grown_by(before, first[i], MUCH);
+        ck_assert_uint_lt(grown_by(before, then[i], MUCH), MUCH + MORE); /* both: 14 MiB */
+        usleep(300000); /* until as much may go again */
+    }
+}
+END_TEST
+
 /* The owner has ended, and what is freed of it is too little to be looked through for slabs. */
 static void *take_some(void *bytes) {
     take_all_of(1000, (uintptr_t)bytes);
@@ -1128,6 +1151,7 @@ static Suite *suite(void) {
                             sizes_in_turn_share_memory,
                             sizes_in_turn_share_memory_that_others_gave_back,
                             a_lone_block_keeps_no_slab_of_pages,
+                            free_pages_make_room_for_other_kinds,
                             free_blocks_serve_other_sizes,
                             blocks_of_dead_threads_serve_others,
                             threads_leave_little_to_the_next,
