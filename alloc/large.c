@@ -2,8 +2,8 @@
 #include "alloc/arena.h"
 #include "alloc/limit.h"
 #include "alloc/lock.h"
-#include "alloc/slab.h"
 #include "alloc/os.h"
+#include "alloc/slab.h"
 #include "alloc/thread.h"
 #include "tracking/header.h"
 
