@@ -467,7 +467,7 @@ static inline void ms_arena_set_task(ms_arena_t *arena, uint64_t id, const uint6
 
 /* Whether anything was counted since the last ms_arena_flush_task(). */
 static inline bool ms_flow_moved(const ms_arena_t *arena) {
-    return arena->allocated_blocks != arena->mark.allocated_blocks || arena->freed_blocks != arena->mark.freed_blocks;
+    return ms_unlikely(((arena->allocated_blocks - arena->mark.allocated_blocks) | (arena->freed_blocks - arena->mark.freed_blocks)) != 0);
 }
 
 /* Moves the flow since the last time into the current task's cell (before the task changes, and to read it). */

@@ -409,7 +409,7 @@ static __attribute__((noinline)) void leave_any(memscope_token_t token) {
 MS_HOT memscope_token_t memscope_task_enter(memscope_task_t id) {
     ms_arena_t *arena = ms_arena_current;
     memscope_token_t token = {arena->task_id};
-    if (ms_unlikely(arena->cell_id != id || ms_flow_moved(arena)))
+    if (ms_unlikely(arena->cell_id != id) || ms_flow_moved(arena))
         return ms_process.track_tasks ? enter_any(id) : (memscope_token_t){0};
     const ms_task_t *task = arena->cell_task;
     if (ms_unlikely(!may_be_entered(task, id))) return enter_any(id);
@@ -421,11 +421,11 @@ MS_HOT memscope_token_t memscope_task_enter(memscope_task_t id) {
 
 MS_HOT void memscope_task_leave(memscope_token_t token) {
     ms_arena_t *arena = ms_arena_current;
-    if (token.previous == arena->task_id) return;
-    if (ms_likely(token.previous == 0 && !ms_flow_moved(arena)))
-        ms_arena_set_task(arena, 0, arena->untasked_expect);
-    else
+    if (ms_unlikely(token.previous == arena->task_id)) return;
+    if (ms_unlikely(token.previous != 0) || ms_flow_moved(arena))
         leave_any(token);
+    else
+        ms_arena_set_task(arena, 0, arena->untasked_expect);
 }
 
 /* ---- numbers */
