@@ -426,12 +426,10 @@ MS_COLD void ms_arena_start_backend(void) {
     const ms_backend_t *backend = ms_backend_get(id);
     if (!backend) return;
     int saved = errno;
-    bool ready = !backend->prepare || backend->prepare();
+    ms_backend_start_t start = backend->prepare ? backend->prepare() : MS_BACKEND_READY;
     errno = saved; /* this malloc may well succeed */
-    if (ready)
-        ms_backend_select(backend);
-    else
-        atomic_store_explicit(&backend_started, 0, memory_order_relaxed); /* not now: it may be better later */
+    if (start == MS_BACKEND_READY) ms_backend_select(backend);
+    if (start == MS_BACKEND_LATER) atomic_store_explicit(&backend_started, 0, memory_order_relaxed);
 }
 
 static void backend_ensure(void) {

@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* LATER: not now, for want of memory; the next call may succeed. */
+typedef enum { MS_BACKEND_READY, MS_BACKEND_LATER, MS_BACKEND_NEVER } ms_backend_start_t;
+
 typedef struct ms_backend {
     const char *name;
     /* bytes: a multiple of the page size; alignment: a power of two, at least 16. Contents are undefined.
@@ -18,7 +21,7 @@ typedef struct ms_backend {
     void (*decay)(void);          /* lets its purge clock tick: one that sees few calls hardly does on its own */
     void (*trim)(void);           /* gives idle pages back to the system now */
     uint64_t (*resident)(void);   /* resident bytes it holds, MS_NULL where it cannot tell */
-    bool (*prepare)(void);        /* makes it usable; false: not available here. NULL: always usable */
+    ms_backend_start_t (*prepare)(void); /* makes it usable. NULL: always usable */
     bool (*is_usable)(void);      /* whether it can be asked now; else the system is. NULL: always */
 } ms_backend_t;
 
@@ -40,6 +43,9 @@ void ms_backend_release(const ms_backend_t *backend, void *start, size_t bytes, 
 void ms_backend_trim(void);
 void ms_backend_decay(void);
 uint64_t ms_backend_resident(void); /* of the current one; MS_NULL where it cannot tell */
+
+/* By a thread whose end is awaited no more (alloc/thread.h). */
+void ms_backend_thread_ends(void);
 
 /* Around fork(), with MS_LOCK_BACKEND held. */
 void ms_backend_before_fork(void);

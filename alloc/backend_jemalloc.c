@@ -19,9 +19,10 @@ extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
 
 #define START_BYTES ((size_t)16 << 20) /* it needs less than half */
 
-static bool jemalloc_prepare(void) {
+/* After a start that failed in one thread it lets every other wait for ever. */
+static ms_backend_start_t jemalloc_prepare(void) {
     char *start = ms_os_map(START_BYTES, MS_PAGE);
-    if (!start) return false;
+    if (!start) return MS_BACKEND_LATER;
     ms_je_reserve = start;
     ms_je_reserve_end = start + START_BYTES;
     uint64_t epoch = 1;
@@ -29,7 +30,7 @@ static bool jemalloc_prepare(void) {
     char *rest = ms_je_reserve;
     ms_je_reserve = NULL;
     ms_os_unmap(rest, (size_t)(ms_je_reserve_end - rest));
-    return ready;
+    return ready ? MS_BACKEND_READY : MS_BACKEND_NEVER;
 }
 
 static int flags_for(size_t alignment) { return __builtin_ctzl(alignment) | TCACHE_NONE; }

@@ -26,10 +26,11 @@ static bool find(void *library, const char *name, void *function) {
     return address != NULL;
 }
 
-static bool mimalloc_prepare(void) {
+static ms_backend_start_t mimalloc_prepare(void) {
     void *library = dlopen(MS_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    return library && find(library, "mi_malloc_aligned", &mi.malloc_aligned) && find(library, "mi_free", &mi.free) &&
-           find(library, "mi_collect", &mi.collect);
+    bool found = library && find(library, "mi_malloc_aligned", &mi.malloc_aligned) && find(library, "mi_free", &mi.free) &&
+                 find(library, "mi_collect", &mi.collect);
+    return found ? MS_BACKEND_READY : MS_BACKEND_NEVER;
 }
 
 /* mimalloc takes memory that it gave back into use again with mprotect(). Where that is refused (a sandbox) it would

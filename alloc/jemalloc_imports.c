@@ -1,5 +1,5 @@
 /* What the linked-in copy of jemalloc (scripts/jemalloc-object.sh) calls in place of libc's, libm's and libgcc_s's
- * functions, because we live in other people's processes. No data, no state.
+ * functions, because we live in other people's processes.
  *
  * It is configured by ms_je_malloc_conf alone, its profiler is never turned on, and the calls that only the profiler
  * makes have no meaning here. */
@@ -9,6 +9,8 @@
 #include "alloc/os.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -86,7 +88,34 @@ unsigned long ms_je_import_Unwind_GetIP(void *context) {
     return 0;
 }
 
-/* Called by alloc/thread.c around fork(), inside MS_LOCK_BACKEND. */
+/* Its one key: the cleanup of a thread's data, which are in its list of threads until then. */
+static void (*thread_cleanup)(void *data);
+static __thread void *thread_data __attribute__((tls_model("initial-exec")));
+
+int ms_je_import_pthread_key_create(pthread_key_t *key, void (*cleanup)(void *data));
+int ms_je_import_pthread_key_create(pthread_key_t *key, void (*cleanup)(void *data)) {
+    *key = 0;
+    thread_cleanup = cleanup;
+    return 0;
+}
+
+int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data);
+int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data) {
+    (void)key;
+    thread_data = (void *)data;
+    return 0;
+}
+
+/* Called by alloc/backend.c, inside MS_LOCK_BACKEND. The thread may call jemalloc again. */
+bool ms_je_knows_thread(void) { return thread_data != NULL; }
+void ms_je_forget_thread(void) {
+    void *data = thread_data;
+    if (!data) return;
+    thread_cleanup(data);
+    thread_data = NULL;
+}
+
+/* Called by alloc/backend.c around fork(), inside MS_LOCK_BACKEND. */
 void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
 
 int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));

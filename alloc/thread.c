@@ -456,7 +456,10 @@ static MS_RARE void detach(void *argument) {
     arena->next_in_pool = orphans;
     orphans = arena;
     ms_unlock(MS_LOCK_THREADS);
+    ms_backend_thread_ends();
 }
+
+bool ms_thread_end_is_awaited(void) { return life == THREAD_ATTACHED && key_exists; }
 
 static ms_arena_t *enter_stray(void) {
     ms_lock(MS_LOCK_STRAY);

@@ -21,9 +21,10 @@ done > "$work/rename" 3> "$work/keep"
 # unwinding serve its profiler only (and would need libm and libgcc_s), dlsym is not safe while a malloc starts, and
 # MALLOC_CONF and /etc/malloc.conf are meant for the program's own jemalloc. Its fork handlers are called by ours, which
 # hold our locks: registered on their own they would take jemalloc's locks first and wait for a thread that waits for us.
-# What it maps while it starts, it must get.
+# What it maps while it starts, it must get. Its data of a thread that ends are cleaned up by us: pthread_setspecific() allocates
+# where a program has many keys, and there may be no key left.
 for name in log exp round _Unwind_Backtrace _Unwind_GetIP dlsym secure_getenv readlink pthread_atfork \
-    gettimeofday mmap; do
+    gettimeofday mmap pthread_key_create pthread_setspecific; do
     echo "$name ms_je_import_${name#_}"
 done >> "$work/rename"
 

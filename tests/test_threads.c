@@ -281,6 +281,50 @@ START_TEST(last_destructors_share_an_arena) {
 }
 END_TEST
 
+/* Of many keys each thread's values lie in a block that libc allocates, also when a backing sets one; and at some point
+ * there is none left. The heap is large enough for the default backing. */
+static void *use_large_blocks(void *unused) {
+    void *blocks[100];
+    for (size_t i = 0; i < 100; i++) {
+        size_t size = 40000 + i * 9000;
+        blocks[i] = malloc(size);
+        if (!blocks[i]) abort();
+        support_fill(blocks[i], 100, size);
+    }
+    for (size_t i = 0; i < 100; i++) {
+        if (!support_holds(blocks[i], 100, 40000 + i * 9000)) abort();
+        free(blocks[i]);
+    }
+    return unused;
+}
+
+static void run_with_keys(int keys) {
+    pthread_key_t new_key;
+    void *heap[100];
+    while (keys-- > 0 && pthread_key_create(&new_key, NULL) == 0) continue;
+    for (int i = 0; i < 100; i++) heap[i] = malloc(900000);
+    for (int round = 0; round < 20; round++) {
+        pthread_t threads[4];
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 16 * MIB); /* libc keeps few of these, and unmaps the others */
+        for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&threads[i], &attributes, use_large_blocks, NULL), 0);
+        for (int i = 0; i < 4; i++) join(threads[i]);
+        pthread_attr_destroy(&attributes);
+    }
+    for (int i = 0; i < 100; i++) free(heap[i]);
+}
+
+START_TEST(programs_with_many_keys) {
+    run_with_keys(40);
+}
+END_TEST
+
+START_TEST(programs_with_all_keys) {
+    run_with_keys(PTHREAD_KEYS_MAX);
+}
+END_TEST
+
 START_TEST(a_dead_thread_gives_memory_back) {
     size_t before = support_rss();
     join(start(allocate_chain, (void *)500000)); /* 100 MB */
@@ -1141,6 +1185,8 @@ static Suite *suite(void) {
                             the_short_ways_leave_outside_what_is_outside,
                             an_adopted_arena_enters_for_its_own_thread,
                             last_destructors_share_an_arena,
+                            programs_with_many_keys,
+                            programs_with_all_keys,
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,

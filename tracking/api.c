@@ -402,7 +402,7 @@ static MS_RARE __attribute__((constructor)) void library_loaded(void) {
     ms_knob_text(&ms_process.knobs, MS_KNOB_backend, name);
     if (!backend)
         ms_os_say("backend:", name, ": not built in; using ", ms_backend_current()->name, NULL);
-    else if (id == MS_BACKEND_MIMALLOC && backend->prepare())
+    else if (id == MS_BACKEND_MIMALLOC && backend->prepare() == MS_BACKEND_READY)
         ms_backend_select(backend);
     else if (id == MS_BACKEND_MIMALLOC)
         ms_os_say("backend:mimalloc: ", MS_MIMALLOC_SONAME, " cannot be opened; using ", ms_backend_current()->name, NULL);
