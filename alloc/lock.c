@@ -1,4 +1,5 @@
 #include "alloc/lock.h"
+#include "alloc/thread.h"
 #include "config.h"
 
 #include <pthread.h>
@@ -34,11 +35,27 @@ static void check_rank(ms_lock_rank_t rank) {
 }
 #endif
 
+/* A signal handler that allocates while the thread holds a lock must come to ms_arena_try_enter(), which refuses it. With
+ * MS_LOCK_EXPORT alone it may go on. */
+static __thread ms_arena_t *hidden_for_locks __attribute__((tls_model("initial-exec")));
+
+static void hide_arena(void) {
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_arena_hide(arena)) hidden_for_locks = arena;
+}
+
+static void show_arena(void) {
+    ms_arena_t *arena = hidden_for_locks;
+    hidden_for_locks = NULL;
+    if (arena) ms_arena_show(arena);
+}
+
 void ms_lock(ms_lock_rank_t rank) {
     if (holds_all) return;
 #if MS_DEBUG
     check_rank(rank);
 #endif
+    if (rank != MS_LOCK_EXPORT && !ms_lock_is_held()) hide_arena();
     held |= 1u << rank;
     atomic_signal_fence(memory_order_seq_cst);
     int before = PTHREAD_CANCEL_ENABLE;
@@ -53,12 +70,14 @@ void ms_unlock(ms_lock_rank_t rank) {
     pthread_mutex_unlock(&locks[rank].mutex);
     atomic_signal_fence(memory_order_seq_cst);
     held &= ~(1u << rank);
+    if (!ms_lock_is_held()) show_arena();
     if (rank == MS_LOCK_EXPORT) pthread_setcancelstate(before, NULL);
 }
 
 void ms_lock_all(void) {
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) ms_lock((ms_lock_rank_t)rank);
     holds_all = true;
+    show_arena();
 }
 
 void ms_unlock_all(void) {

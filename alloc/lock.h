@@ -19,6 +19,7 @@ typedef enum {
     MS_LOCK_COUNT
 } ms_lock_rank_t;
 
+/* The arena of a thread that holds one is hidden from its signal handlers (alloc/thread.h). */
 void ms_lock(ms_lock_rank_t rank);
 void ms_unlock(ms_lock_rank_t rank);
 

@@ -159,6 +159,28 @@ START_TEST(handlers_that_interrupt_malloc) {
 }
 END_TEST
 
+/* The same inside calls that take locks and change nothing of the arena's. */
+static void call_with_locks(size_t i) {
+    if (i % 3 == 0)
+        malloc_trim(0);
+    else if (i % 3 == 1)
+        mallinfo2();
+    else if (memscope_export_json)
+        memscope_export_json("/dev/null");
+}
+
+START_TEST(handlers_that_interrupt_calls_with_locks) {
+    struct sigaction action = {.sa_handler = in_the_storm, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 100}, {0, 100}}, never = {0};
+    if (!support_is_memscope()) return;
+    ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+    for (size_t i = 0; storm_signals < 10000; i++) call_with_locks(i);
+    ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    for (size_t i = 0; i < STORM_KEPT; i++) free(storm_kept[i]);
+}
+END_TEST
+
 /* A handler that forks at any moment, also inside malloc: the parent and the child go on where they were. */
 extern char __libc_single_threaded __attribute__((weak));
 enum { FORKS_IN_HANDLER = 800 };
@@ -806,6 +828,7 @@ static Suite *suite(void) {
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
                             handlers_that_interrupt_malloc,
+                            handlers_that_interrupt_calls_with_locks,
                             handlers_that_fork_inside_malloc,
                             faults_are_handled_with_malloc,
                             cpp_libraries_come_and_go,
