@@ -283,6 +283,12 @@ static bool list_bring_aligned(ms_free_list_t *list, size_t alignment) {
     return false;
 }
 
+/* A heap of several slabs has no empty one: nobody has to look for it there. */
+static void give_up_lone_slab(ms_arena_t *arena, uint32_t class) {
+    ms_slab_t *slab = arena->slabs[class];
+    if (slab && !slab->child && slab_is_empty(slab)) slab_give_up(arena, slab);
+}
+
 /* All of the list but its first `keep` blocks, the warm ones, goes back to the slabs. An empty slab goes back to the
  * pool unless it is the class's last with room. */
 static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
@@ -302,7 +308,10 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     while (payload != ms_list_end) {
         ms_slab_t *slab = slab_of_listed(&group, payload, class);
         count += slab_push(slab, cut, &payload, true);
-        if (!slab->listed) slab_list(arena, slab);
+        if (!slab->listed) {
+            give_up_lone_slab(arena, class);
+            slab_list(arena, slab);
+        }
         if (slab_is_empty(slab) && (slab != arena->slabs[class] || slab->child)) {
             slab_give_up(arena, slab);
             group = NULL; /* it may be another's now */
@@ -470,7 +479,7 @@ static ms_slab_t *slab_for(ms_arena_t *arena, uint32_t class) {
 /* Fills the empty list of a class; false: no memory. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
-    if (atomic_load_explicit(&arena->inbox, memory_order_relaxed)) {
+    if (atomic_load_explicit(&arena->inbox, memory_order_relaxed) || atomic_load_explicit(&arena->sorted, memory_order_relaxed)) {
         ms_arena_drain(arena);
         if (arena->lists[class].first != ms_list_end) return true;
     }
@@ -520,12 +529,9 @@ static void give_block(ms_arena_t *arena, void *payload, uint32_t class) {
         ms_list_push(list, payload);
 }
 
-size_t ms_arena_drain(ms_arena_t *arena) {
-    /* acquire: pairs with the release in send_home(), headers are complete */
-    void *payload = atomic_exchange_explicit(&arena->inbox, NULL, memory_order_acquire);
-    atomic_store_explicit(&arena->inbox_bytes, 0, memory_order_relaxed);
-    size_t count = 0;
-    uint64_t touched[2] = {0};
+/* Puts what others freed on the lists of its classes; returns how many bytes of them this thread had allocated. */
+static uint64_t drain_chain(ms_arena_t *arena, void *payload, size_t *count, uint64_t touched[2]) {
+    uint64_t own = 0;
     while (payload) {
         ms_facts_t facts = ms_open(ms_header_of(payload));
         void *next = ms_facts_next(facts);
@@ -534,13 +540,24 @@ size_t ms_arena_drain(ms_arena_t *arena) {
         if (ms_unlikely(!ms_facts_are_remote(facts)))
             ms_fault_free_list(payload, ms_slab_of(payload)->class);
         uint32_t class = ms_class_of(size);
-        if (ms_facts_code(facts) == arena->code) arena->drained_bytes += size - ms_facts_unrequested(facts);
+        if (ms_facts_code(facts) == arena->code) own += size - ms_facts_unrequested(facts);
         arena->listed[class]++;
         ms_list_push(&arena->lists[class], payload);
         touched[class / 64] |= (uint64_t)1 << class % 64;
         payload = next;
-        count++;
+        ++*count;
     }
+    return own;
+}
+
+size_t ms_arena_drain(ms_arena_t *arena) {
+    size_t count = 0;
+    uint64_t touched[2] = {0};
+    /* acquire: pairs with the release in send_home(), headers are complete */
+    void *sent = atomic_exchange_explicit(&arena->inbox, NULL, memory_order_acquire), *sorted;
+    atomic_store_explicit(&arena->inbox_bytes, 0, memory_order_relaxed);
+    arena->drained_bytes += drain_chain(arena, sent, &count, touched);
+    while ((sorted = ms_reclaim_take(arena))) drain_chain(arena, sorted, &count, touched);
     for (uint32_t half = 0; half < 2; half++)
         for (; touched[half]; touched[half] &= touched[half] - 1) {
             uint32_t class = half * 64 + (uint32_t)__builtin_ctzll(touched[half]);
@@ -564,11 +581,7 @@ void ms_arena_flush_all(ms_arena_t *arena) {
     for (uint32_t class = 0; class < MS_SMALL_CLASSES; class++) {
         if (arena->lists[class].first != ms_list_end) list_flush(arena, class, 0);
         room_reset(arena, class);
-        for (ms_slab_t *slab = ms_slab_heap_unravel(&arena->slabs[class]), *next; slab; slab = next) {
-            next = slab->next;
-            slab_list(arena, slab);
-            if (slab_is_empty(slab)) slab_give_up(arena, slab);
-        }
+        give_up_lone_slab(arena, class);
     }
     ms_arena_flush_spare(arena);
 }
@@ -596,7 +609,8 @@ void ms_arena_post(ms_arena_t *arena) {
     arena->outbox_blocks = 0;
     arena->outbox_bytes = 0;
     ms_reclaim_posted(owner, bytes);
-    if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN)) ms_thread_visit_orphan(owner);
+    if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN))
+        ms_thread_posted_to_orphan(owner, atomic_load_explicit(&owner->inbox_bytes, memory_order_relaxed) >= OUTBOX_BYTES);
 }
 
 static inline ms_facts_t facts_freed(ms_facts_t facts, size_t unrequested, const void *next) {

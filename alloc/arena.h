@@ -166,7 +166,7 @@ typedef struct ms_arena {
     /* written by other threads: blocks they freed, linked by word0, on their way home */
     _Alignas(64) _Atomic(void *) inbox;
     _Atomic(uint64_t) inbox_bytes;     /* about what is in it: see reclaim.h */
-    _Atomic(uint64_t) inbox_limit;     /* bytes from which others look for whole slabs in it; 0: the least */
+    _Atomic(ms_slab_t *) sorted;       /* slabs with blocks that were sorted out of it (alloc/reclaim.h) */
     _Atomic(uint64_t) reclaimed_bytes; /* own blocks freed by others whose slabs others gave back */
     _Atomic(uint32_t) reclaimed_slabs; /* of slab_count */
     _Atomic(uint32_t) reclaimed_cut[MS_SMALL_CLASSES]; /* of cut, not taken off it yet */

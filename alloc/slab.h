@@ -38,7 +38,6 @@ typedef struct ms_slab {
     uint16_t class;
     bool listed;           /* in its arena's heap of slabs with room */
     bool dirty;            /* touched since it was mapped or purged */
-    uint32_t home;         /* scratch of reclaim.c, 0 outside it; MS_LOCK_THREADS */
     uintptr_t touched_end; /* blocks were cut up to here since it was mapped or purged */
     uint64_t freed_ns;     /* when it became free, monotonic */
     uint64_t taken_ns;     /* when it was acquired, if there may be a limit (alloc/limit.h); 0: all of it was touched since */
@@ -47,6 +46,10 @@ typedef struct ms_slab {
     _Atomic(uint32_t) dressings;       /* odd while start, class and capacity change */
     struct ms_slab *next, *previous;  /* in the heap of the class's slabs with room; free and dirty: the pool's list */
     struct ms_slab *child;            /* in the heap */
+    /* MS_LOCK_SORTED: blocks that wait here (alloc/reclaim.h), linked by word0, their number; slabs with some */
+    void *sorted_blocks;
+    uint32_t sorted_count;
+    struct ms_slab *sorted_next, *sorted_previous;
     uint64_t free[MS_SLAB_BLOCKS_MAX / 64]; /* bit per block, in order of addresses; their headers say so too */
 } ms_slab_t;
 

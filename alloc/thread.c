@@ -100,6 +100,8 @@ static void cool(ms_arena_t *arena) {
     arena->warm_since_ns = 0;
 }
 
+static bool has_mail(const ms_arena_t *arena) { return atomic_load_explicit(&arena->inbox, memory_order_relaxed) != NULL; }
+
 static void flush_orphan(ms_arena_t *arena) {
     ms_arena_drain(arena);
     ms_arena_flush_all(arena);
@@ -109,7 +111,8 @@ static void flush_orphan(ms_arena_t *arena) {
 static void leave_warm_or_flush(ms_arena_t *arena) {
     ms_arena_drain(arena);
     uint32_t warm = atomic_load_explicit(&warm_orphans, memory_order_relaxed);
-    if (warm >= WARM_ORPHANS || arena->slab_count > WARM_SLABS || ms_arena_listed_bytes(arena) > WARM_BYTES) {
+    uint32_t slabs = arena->slab_count - atomic_load_explicit(&arena->reclaimed_slabs, memory_order_relaxed);
+    if (warm >= WARM_ORPHANS || slabs > WARM_SLABS || ms_arena_listed_bytes(arena) > WARM_BYTES) {
         ms_arena_flush_all(arena);
         return;
     }
@@ -496,17 +499,26 @@ void ms_arena_leave(ms_arena_t *arena) {
 
 /* ---- orphans */
 
-void ms_thread_visit_orphan(ms_arena_t *orphan) {
+static _Atomic(bool) orphans_have_mail;
+
+void ms_thread_posted_to_orphan(ms_arena_t *orphan, bool much) {
+    if (!much) {
+        if (!atomic_load_explicit(&orphans_have_mail, memory_order_relaxed))
+            atomic_store_explicit(&orphans_have_mail, true, memory_order_relaxed);
+        return;
+    }
     ms_lock(MS_LOCK_THREADS);
     if (atomic_load_explicit(&orphan->state, memory_order_relaxed) == MS_ARENA_ORPHAN) flush_orphan(orphan);
     ms_unlock(MS_LOCK_THREADS);
 }
 
 MS_RARE void ms_thread_decay(uint64_t now_ns) {
-    if (!atomic_load_explicit(&warm_orphans, memory_order_relaxed)) return;
+    bool mail = atomic_load_explicit(&orphans_have_mail, memory_order_relaxed);
+    if (!mail && !atomic_load_explicit(&warm_orphans, memory_order_relaxed)) return;
+    atomic_store_explicit(&orphans_have_mail, false, memory_order_relaxed);
     ms_lock(MS_LOCK_THREADS);
     for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool)
-        if (arena->warm_since_ns && now_ns - arena->warm_since_ns >= WARM_NS) flush_orphan(arena);
+        if (arena->warm_since_ns ? now_ns - arena->warm_since_ns >= WARM_NS : mail && has_mail(arena)) flush_orphan(arena);
     ms_unlock(MS_LOCK_THREADS);
 }
 

@@ -95,8 +95,8 @@ ms_arena_t *ms_arena_first(void); /* all arenas, linked by next; never removed *
 /* Drains and flushes every arena without a thread, and gives back what other arenas' inboxes hold in whole slabs. */
 void ms_thread_trim_orphans(void);
 void ms_thread_decay(uint64_t now_ns); /* what threads left a second ago goes back; now_ns: ms_os_monotonic_ns() */
-/* A block went to an orphan's inbox: now and then its memory must be given back by somebody. */
-void ms_thread_visit_orphan(ms_arena_t *orphan);
+/* Blocks went to an orphan's inbox: its memory must be given back by somebody, now or, if it is little, by ms_thread_decay(). */
+void ms_thread_posted_to_orphan(ms_arena_t *orphan, bool much);
 
 /* Registers fork handlers; from the library's constructor. */
 void ms_thread_init_fork(void);
