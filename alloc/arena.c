@@ -320,14 +320,16 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
     list_lengthen(arena, class, -count);
 }
 
-/* Whether every block of the class is in the arena's list or in its slabs. Slabs that others gave back come off the count
- * first. */
-static bool class_is_free(ms_arena_t *arena, uint32_t class) {
+/* Slabs that others gave back come off the count first. */
+static int64_t blocks_cut(ms_arena_t *arena, uint32_t class) {
     _Atomic(uint32_t) *reclaimed = &arena->reclaimed_cut[class];
     if (ms_unlikely(atomic_load_explicit(reclaimed, memory_order_relaxed)))
         arena->cut[class] -= atomic_exchange_explicit(reclaimed, 0, memory_order_relaxed);
-    return arena->cut[class] == list_length(arena, class);
+    return arena->cut[class];
 }
+
+/* Whether every block of the class is in the arena's list or in its slabs. */
+static bool class_is_free(ms_arena_t *arena, uint32_t class) { return blocks_cut(arena, class) == list_length(arena, class); }
 
 /* All slabs of such a class go to the pool: quicker than list_flush(), as its blocks need not be found again. */
 static void class_give_up(ms_arena_t *arena, uint32_t class) {
@@ -383,9 +385,9 @@ static void slab_narrow(ms_arena_t *arena, ms_slab_t *slab) {
 #define POPULATE_SHARE 32
 #define POPULATE_MOST ((uintptr_t)65536)
 #define POPULATE_STRIDE ((size_t)8192)
-static void slab_populate(const ms_arena_t *arena, ms_slab_t *slab, uintptr_t first, size_t stride) {
+static void slab_populate(ms_arena_t *arena, ms_slab_t *slab, uintptr_t first, size_t stride) {
     const uintptr_t page = MS_PAGE - 1;
-    uintptr_t bytes = (uintptr_t)arena->cut[slab->class] * stride / POPULATE_SHARE;
+    uintptr_t bytes = (uintptr_t)blocks_cut(arena, slab->class) * stride / POPULATE_SHARE;
     if (bytes < 2 * MS_PAGE || stride > POPULATE_STRIDE) return;
     uintptr_t from = ((first > slab->touched_end ? first : slab->touched_end) + page) & ~page;
     uintptr_t to = (from + (bytes < POPULATE_MOST ? bytes : POPULATE_MOST)) & ~page;
@@ -1462,7 +1464,7 @@ static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) 
     if ((uintptr_t)payload & 15) return false;
     ms_facts_t facts = ms_open(ms_header_of(payload));
     if (is_plain(facts, origin)) return ms_facts_code(facts) != arena->code && release_remote(arena, payload, facts);
-    return ms_facts_can_be(facts) && ms_facts_flags(facts) == (MS_FLAG_LIVE | MS_FLAG_LARGE | origin) &&
+    return ms_facts_can_be(facts) && ms_facts_flags(facts) == (MS_FLAG_LIVE | MS_FLAG_LARGE | MS_FLAG_SPECIAL | origin) &&
            release_large_fast(arena, payload, origin);
 }
 
@@ -1544,10 +1546,13 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     return sampled;
 }
 
+/* A large block becomes a small one, by a copy, only when it is much smaller than that: sizes may go to and fro. */
+#define STAYS_LARGE (MS_SMALL_MAX / 4 * 3)
+
 static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
     ms_large_t *large = old->large, before = *large;
     ms_header_t header = *old->header; /* it may move */
-    if (size <= MS_SMALL_MAX || !ms_large_resize(large, size)) return NULL;
+    if (size < STAYS_LARGE || !ms_large_resize(large, size)) return NULL;
     ms_block_facts_t moved = *old;
     moved.header = &header;
     moved.large = &before;
@@ -1648,6 +1653,13 @@ static void populate_copy(char *to, size_t bytes) {
     ms_os_populate((void *)first, end - first);
 }
 
+/* There is no memory to move a block to that would be smaller: it stays as large as it is. */
+static MS_COLD void *keep_larger(void *payload, int saved) {
+    atomic_fetch_sub_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
+    errno = saved;
+    return payload;
+}
+
 static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     if (ms_unlikely(ms_lock_is_held())) return refuse_in_handler();
@@ -1661,9 +1673,10 @@ static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t s
     }
     void *stays = ms_process.paranoid ? NULL : resize_or_give_back(&old, size, &caller);
     if (stays) return stays;
+    int saved = errno;
     void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, &caller)
                                                          : ms_allocate(size, origin, &caller);
-    if (!fresh) return NULL;
+    if (!fresh) return size <= old.size ? keep_larger(payload, saved) : NULL;
     uint32_t site = ms_facts_site(old.facts);
     size_t copied = size < old.size ? size : old.size;
     if (copied >= POPULATE_COPY) populate_copy(fresh, copied);

@@ -175,8 +175,8 @@ typedef struct ms_arena {
 extern __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec")));
 extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expects no block */
 
-/* Addresses of slabs lie in ms_heap_low .. ms_heap_low + ms_heap_span; grows only. A stale pair of values can only make the
- * range look smaller, which sends a free to the slow path. */
+/* Addresses of slabs lie in ms_heap_low .. ms_heap_low + ms_heap_span; grows only. While it does, a stale pair of values can
+ * make it look smaller, which sends a free to the slow path, or end too high, which only a wild pointer could notice. */
 extern uintptr_t ms_heap_low, ms_heap_span;
 void ms_heap_range_include(const void *start, size_t bytes);
 

@@ -45,7 +45,8 @@ void *ms_os_map(size_t bytes, size_t alignment) { return map_aligned(bytes, alig
 
 void ms_os_unmap(void *start, size_t bytes) {
     int saved = errno;
-    munmap(start, bytes);
+    /* In the middle of a mapping, where the process has as many as it may have: its memory goes all the same. */
+    if (munmap(start, bytes) != 0) madvise(start, bytes, MADV_DONTNEED);
     errno = saved;
 }
 

@@ -25,6 +25,7 @@
 /* Zeroed private memory at a multiple of `alignment` (a power of two, at least a page), or NULL: also for
  * more than memory and swap together, unless the kernel is told to allow that (vm.overcommit_memory = 1). */
 void *ms_os_map(size_t bytes, size_t alignment);
+/* Where the kernel refuses it (vm.max_map_count), the pages' memory goes and their addresses stay. */
 void ms_os_unmap(void *start, size_t bytes);
 
 /* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged, and errno says why. */

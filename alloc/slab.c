@@ -227,16 +227,22 @@ static void take(ms_slab_t *slab, uint32_t kind) {
     pool.free_slabs[kind]--;
 }
 
-/* A slab of a group that is free as a whole takes the group along, unless few free slabs would be left. */
-static void purge(ms_slab_t *slab, uint32_t kind) {
+static size_t touched_bytes(const ms_slab_t *slab) { return slab->dirty ? slab->touched_end - (uintptr_t)slab->start : 0; }
+
+/* A slab of a group that is free as a whole takes the group along, unless few free slabs would be left. Returns the bytes. */
+static size_t purge(ms_slab_t *slab, uint32_t kind) {
     ms_group_t *group = ms_group_of(slab->start);
+    size_t bytes = touched_bytes(slab);
     if (group_is_free(group) && pool.free_slabs[kind] >= 2 * slabs_per_group(group->slab_shift)) {
+        bytes = 0;
+        for (uint32_t i = 0; i < slabs_per_group(group->slab_shift); i++) bytes += touched_bytes(&group->slabs[i]);
         group_release(group);
-        return;
+        return bytes;
     }
     dirty_remove(slab, kind);
     slab->touched_end = 0;
     ms_os_purge(memory_of(group, (uint32_t)(slab - group->slabs)), (size_t)1 << group->slab_shift);
+    return bytes;
 }
 
 /* Pages that go back may be wanted again soon, which costs about half a nanosecond a byte: 32 MiB a second are a 64th of the
@@ -253,10 +259,9 @@ static MS_RARE void exchange(size_t bytes) {
         uint32_t kind = !small || (big && big->freed_ns < small->freed_ns);
         ms_slab_t *slab = pool.dirty[kind].oldest;
         if (!slab) return;
-        size_t touched = slab->touched_end - (uintptr_t)slab->start;
-        bytes -= touched < bytes ? touched : bytes;
-        pool.exchanged_ns += touched * EXCHANGE_NS_PER_BYTE;
-        purge(slab, kind);
+        size_t given = purge(slab, kind);
+        bytes -= given < bytes ? given : bytes;
+        pool.exchanged_ns += given * EXCHANGE_NS_PER_BYTE;
     }
 }
 
@@ -377,21 +382,35 @@ void ms_slab_release(ms_slab_t *slab, const ms_arena_t *arena) {
     ms_unlock(MS_LOCK_SLABS);
 }
 
-static MS_RARE void purge_older_than(uint64_t limit_ns) {
+/* At most about so many bytes; returns how many. */
+static MS_RARE size_t purge_older_than(uint64_t limit_ns, size_t most) {
+    size_t bytes = 0;
     for (uint32_t kind = 0; kind < 2; kind++)
-        while (pool.dirty[kind].oldest && pool.dirty[kind].oldest->freed_ns <= limit_ns)
-            purge(pool.dirty[kind].oldest, kind);
+        while (bytes < most && pool.dirty[kind].oldest && pool.dirty[kind].oldest->freed_ns <= limit_ns)
+            bytes += purge(pool.dirty[kind].oldest, kind);
+    return bytes;
 }
 
+/* What is there goes in steps of an eighth, so that no malloc waits for gigabytes; other threads may come in between two pieces
+ * of a step. */
+#define DECAY_STEP ((size_t)64 << 20)
+#define DECAY_PIECE ((size_t)4 << 20)
+
 void ms_slab_decay(uint64_t now_ns) {
+    if (now_ns <= DECAY_NS) return;
     ms_lock(MS_LOCK_SLABS);
-    if (now_ns > DECAY_NS) purge_older_than(now_ns - DECAY_NS);
+    size_t free_bytes = ((size_t)pool.free_slabs[0] << MS_SLAB_SHIFT) + ((size_t)pool.free_slabs[1] << MS_BIG_SLAB_SHIFT);
+    size_t left = free_bytes / 8 > DECAY_STEP ? free_bytes / 8 : DECAY_STEP;
+    for (size_t gone; (gone = purge_older_than(now_ns - DECAY_NS, DECAY_PIECE)) >= DECAY_PIECE && gone < left; left -= gone) {
+        ms_unlock(MS_LOCK_SLABS);
+        ms_lock(MS_LOCK_SLABS);
+    }
     ms_unlock(MS_LOCK_SLABS);
 }
 
 void ms_slab_trim(void) {
     ms_lock(MS_LOCK_SLABS);
-    purge_older_than(UINT64_MAX);
+    purge_older_than(UINT64_MAX, SIZE_MAX);
     for (int kind = 0; kind < 2; kind++)
         for (ms_group_t *group = pool.with_room[kind], *next; group; group = next) {
             next = group->next;

@@ -9,7 +9,11 @@
 #include "memscope/memscope.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 enum { WARM = 20, ROUNDS = 200, LIVE = 1000, SIZE = 64 };
 
@@ -72,6 +76,41 @@ static void all_then_random_empty(void) {
     EACH keep(live[order[i]]);
 }
 
+/* Blocks of another thread, all of one large heap, in random order: what a free takes must not depend on the heap. */
+enum { ELSEWHERE = (WARM + ROUNDS) * LIVE };
+static void *elsewhere[ELSEWHERE];
+static sem_t allocated;
+
+static void *allocate_elsewhere(void *sleeps) {
+    uint64_t state = 1;
+    for (uint32_t i = 0; i < ELSEWHERE; i++) {
+        uint32_t other = random_below(&state, i + 1);
+        elsewhere[i] = elsewhere[other];
+        elsewhere[other] = malloc(SIZE);
+    }
+    sem_post(&allocated);
+    while (sleeps) pause();
+    return NULL;
+}
+
+static void start_elsewhere(void *sleeps) {
+    pthread_t thread;
+    if (sem_init(&allocated, 0, 0) || pthread_create(&thread, NULL, allocate_elsewhere, sleeps)) abort();
+    sem_wait(&allocated);
+    if (!sleeps) pthread_join(thread, NULL);
+}
+
+static void in_ended_thread(void) {
+    start_elsewhere(NULL);
+}
+static void in_sleeping_thread(void) {
+    start_elsewhere(elsewhere);
+}
+static void take_elsewhere(void) {
+    static size_t taken;
+    EACH live[i] = elsewhere[taken++];
+}
+
 /* memscope's own calls; where the allocator has them not, their cases are not there. */
 static int (*track)(const void *, memscope_variable_t *);
 static memscope_task_t (*create)(const char *, memscope_task_t);
@@ -126,6 +165,8 @@ static const struct {
     {"free-64", "all-empty", 1, nothing, all_malloc, all_free, nothing},
     {"calloc-64", "all-empty", 1, nothing, nothing, all_calloc, all_free},
     {"realloc-64-in-place", "all-empty", 1, all_malloc, nothing, all_realloc, nothing},
+    {"free-64-of-ended", "all-empty", 1, in_ended_thread, take_elsewhere, all_free, nothing},
+    {"free-64-of-sleeping", "all-empty", 1, in_sleeping_thread, take_elsewhere, all_free, nothing},
     {"track-64", "all-empty", 1, all_malloc, nothing, all_track, nothing},
     {"task-pair-64", "empty", 2, enter_task, nothing, pair, nothing},
     {"task-enter-leave", "empty", 2, create_task, nothing, enter_and_leave, nothing},
