@@ -450,7 +450,8 @@ static bool remap(ms_large_t *block, size_t padding, size_t mapped) {
 /* A mapping that grew will grow again, and moving it costs the kernel more than reserving address space: three times what
  * is used measured 0.7 of glibc's time for growing to 1 GiB by 10 %, twice 1.0. */
 static size_t growing(size_t bytes) {
-    return bytes < ((size_t)1 << 40) && ms_os_address_space_is_free() ? rounded(3 * bytes) : rounded(bytes);
+    bool spare = bytes < ((size_t)1 << 40) && ms_os_address_space_is_free() && !ms_os_memory_is_locked();
+    return rounded(spare ? 3 * bytes : bytes);
 }
 
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */

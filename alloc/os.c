@@ -187,6 +187,13 @@ bool ms_os_address_space_is_free(void) {
     return unlimited;
 }
 
+bool ms_os_memory_is_locked(void) {
+    char text[2048];
+    if (ms_os_opens_nothing || !ms_os_read_text("/proc/self/status", text, sizeof text)) return false;
+    const char *locked = strstr(text, "VmLck:");
+    return locked && locked[strcspn(locked, "123456789\n")] > '\n';
+}
+
 static bool purge(void *start, size_t bytes) {
     int saved = errno;
     bool gone = madvise(start, bytes, MADV_DONTNEED) == 0;

@@ -33,6 +33,8 @@ void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 
 /* Whether mapping more than is used costs nothing: no RLIMIT_AS, and the kernel does not count what is mapped. */
 bool ms_os_address_space_is_free(void);
+/* Whether some of the process's memory is locked: with mlockall() what is mapped is there at once. False where no file may be read. */
+bool ms_os_memory_is_locked(void);
 
 /* The pages stay mapped, their memory goes, and their contents with it: unless the kernel refuses (locked memory, a seccomp
  * filter). */

@@ -538,9 +538,14 @@ void ms_thread_trim_orphans(void) {
  * as glibc's own does.) */
 static bool forks_alone;
 
+/* stdio's list of streams, which fork() locks after its handlers: a thread that holds it may be in a stream's function that
+ * allocates, and must not wait for us then. The lock can be taken twice. Exported by glibc for such uses. */
+extern void _IO_list_lock(void), _IO_list_unlock(void), _IO_list_resetlock(void);
+
 static void fork_before(void) {
     forks_alone = ms_os_is_single_threaded();
     if (forks_alone) return;
+    _IO_list_lock();
     ms_lock_all();
     ms_backend_before_fork();
 }
@@ -549,6 +554,7 @@ static void fork_parent(void) {
     if (forks_alone) return;
     ms_backend_after_fork(false);
     ms_unlock_all();
+    _IO_list_unlock();
 }
 
 static void freeze_others(void) {
@@ -573,6 +579,7 @@ static void fork_child(void) {
     }
     ms_backend_after_fork(true);
     ms_lock_renew_all();
+    _IO_list_resetlock();
     ms_limit_after_fork();
     freeze_others();
 }
