@@ -254,18 +254,29 @@ static bool new_handler_helps(bool nothrow) {
     return true;
 }
 
-static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from, bool nothrow) {
-    void *payload = NULL;
-    while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, from);
-    if (payload || nothrow) return payload;
-    void (*throw_bad_alloc)(void) = MS_RUNTIME(_ZSt17__throw_bad_allocv, NULL);
-    if (throw_bad_alloc) throw_bad_alloc();
+static MS_COLD _Noreturn void throw_bad_alloc(void) {
+    void (*throw_it)(void) = MS_RUNTIME(_ZSt17__throw_bad_allocv, NULL);
+    if (throw_it) throw_it();
     ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
     abort();
 }
 
+static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from, bool nothrow) {
+    void *payload = NULL;
+    while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, from);
+    if (!payload && !nothrow) throw_bad_alloc();
+    return payload;
+}
+
+/* An alignment that is none: the handler could not help. */
+static MS_COLD void *new_refused(bool nothrow) {
+    if (!nothrow) throw_bad_alloc();
+    return NULL;
+}
+
 static __attribute__((noinline)) void *new_aligned(size_t size, size_t alignment, ms_origin_t origin, bool nothrow) {
     ms_caller_t caller = MS_CALLER(NULL);
+    if (ms_unlikely(!is_power_of_two(alignment))) return new_refused(nothrow);
     void *payload = ms_allocate_aligned(size, alignment, origin, &caller);
     return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, &caller, nothrow);
 }

@@ -148,6 +148,38 @@ END_TEST
 
 int handler_calls;
 
+void handler_gives_up_at_once() {
+    handler_calls++;
+    std::set_new_handler(nullptr);
+}
+
+// No power of two: as libstdc++ the forms refuse without asking the handler, which could not help. Too large a one is
+// an impossible request like others.
+START_TEST(impossible_alignments) {
+    const size_t none[] = {0, 3, 24, 48, 100, 4095, (size_t(1) << 62) + 1, SIZE_MAX};
+    const size_t large[] = {size_t(1) << 48, size_t(1) << 62, size_t(1) << 63};
+    for (const Form &form : forms) {
+        if (!form.aligned) continue;
+        auto refuses = [&](size_t size, size_t alignment) {
+            std::set_new_handler(handler_gives_up_at_once);
+            handler_calls = 0;
+            return form.throws ? throws_bad_alloc(form, size, alignment) : !form.allocate(size, align_val_t(alignment));
+        };
+        for (size_t size : {0, 100, 5000, 100000}) {
+            for (size_t alignment : none) {
+                ck_assert_msg(refuses(size, alignment), "%s(%zu, %zu)", form.name, size, alignment);
+                ck_assert_int_eq(handler_calls, 0);
+            }
+            for (size_t alignment : large) {
+                ck_assert_msg(refuses(size, alignment), "%s(%zu, %zu)", form.name, size, alignment);
+                ck_assert_int_eq(handler_calls, 1);
+            }
+        }
+    }
+    std::set_new_handler(nullptr);
+}
+END_TEST
+
 void handler_gives_up_after_three() {
     if (++handler_calls == 3) std::set_new_handler(nullptr);
 }
@@ -379,6 +411,7 @@ Suite *suite() {
     const TTest *tests[] = {forms_sizes_alignments,
                             delete_of_null,
                             impossible_sizes,
+                            impossible_alignments,
                             new_handler_is_called_until_it_gives_up,
                             new_handler_may_throw,
                             address_space_ends,
