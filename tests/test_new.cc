@@ -14,84 +14,15 @@
 #include <thread>
 #include <vector>
 
+#include "tests/new_forms.h"
 #include "tests/support.h"
 
 namespace {
-
-using std::align_val_t;
-using std::nothrow;
 
 const size_t sizes[] = {0, 1, 8, 15, 16, 17, 63, 64, 100, 1000, 1024, 1025, 4096, 32768, 32769, 100000, 2000000};
 const size_t alignments[] = {1, 2, 8, 16, 32, 64, 128, 4096, 65536, size_t(1) << 20};
 const size_t too_big[] = {SIZE_MAX,       SIZE_MAX - 15, SIZE_MAX - 4095, size_t(PTRDIFF_MAX) + 1, size_t(PTRDIFF_MAX),
                           size_t(1) << 48};
-
-// One way to allocate with every way that may free what it returned.
-struct Form {
-    const char *name;
-    void *(*allocate)(size_t size, align_val_t alignment);
-    bool aligned, throws;
-    void (*release[3])(void *block, size_t size, align_val_t alignment);
-};
-
-const Form forms[] = {
-    {"new",
-     [](size_t n, align_val_t) { return ::operator new(n); },
-     false,
-     true,
-     {[](void *p, size_t, align_val_t) { ::operator delete(p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); },
-      [](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); }}},
-    {"new nothrow",
-     [](size_t n, align_val_t) { return ::operator new(n, nothrow); },
-     false,
-     false,
-     {[](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); },
-      [](void *p, size_t, align_val_t) { ::operator delete(p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); }}},
-    {"new[]",
-     [](size_t n, align_val_t) { return ::operator new[](n); },
-     false,
-     true,
-     {[](void *p, size_t, align_val_t) { ::operator delete[](p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); },
-      [](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); }}},
-    {"new[] nothrow",
-     [](size_t n, align_val_t) { return ::operator new[](n, nothrow); },
-     false,
-     false,
-     {[](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); },
-      [](void *p, size_t, align_val_t) { ::operator delete[](p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); }}},
-    {"new aligned",
-     [](size_t n, align_val_t a) { return ::operator new(n, a); },
-     true,
-     true,
-     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); },
-      [](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); }}},
-    {"new aligned nothrow",
-     [](size_t n, align_val_t a) { return ::operator new(n, a, nothrow); },
-     true,
-     false,
-     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); },
-      [](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); }}},
-    {"new[] aligned",
-     [](size_t n, align_val_t a) { return ::operator new[](n, a); },
-     true,
-     true,
-     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); },
-      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); }}},
-    {"new[] aligned nothrow",
-     [](size_t n, align_val_t a) { return ::operator new[](n, a, nothrow); },
-     true,
-     false,
-     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); },
-      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); }}},
-};
 
 void check_form(const Form &form, size_t size, size_t alignment) {
     size_t promised = form.aligned && alignment > 16 ? alignment : 16;
