@@ -342,24 +342,29 @@ static inline size_t ms_plain_list(const uint64_t *payload) {
     return offset;
 }
 
-static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
+/* Frees it if it is plain; false: nothing was changed. */
+static inline __attribute__((always_inline)) bool ms_release_plain(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(!ms_is_plain(arena, payload, origin))) {
-        ms_release_slow(payload, origin);
-        return;
-    }
+    if (ms_unlikely(!ms_is_plain(arena, payload, origin))) return false;
     MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
     ms_give_plain(arena, payload, ms_plain_size(payload), ms_plain_list(payload));
+    return true;
+}
+
+static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
+    if (ms_unlikely(!ms_release_plain(payload, origin))) ms_release_slow(payload, origin);
 }
 
 /* The same for calls that name the block's size. */
-static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t said) {
+static inline __attribute__((always_inline)) bool ms_release_plain_sized(void *payload, ms_origin_t origin, size_t said) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely(ms_plain_size(payload) != said)) {
-        ms_release_sized_slow(payload, origin, said);
-        return;
-    }
+    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely(ms_plain_size(payload) != said)) return false;
     ms_give_plain(arena, payload, said, ms_plain_list(payload));
+    return true;
+}
+
+static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t said) {
+    if (ms_unlikely(!ms_release_plain_sized(payload, origin, said))) ms_release_sized_slow(payload, origin, said);
 }
 
 /* A plain block stays where it is with `size` bytes, of its class; nothing is due. It is counted as freed and allocated again. */

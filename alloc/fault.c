@@ -33,8 +33,10 @@ static char *block_around(const ms_slab_t *slab, const void *address) {
 
 static _Noreturn void fault_interior(const char *call, const void *payload, const char *block) {
     char hex[24], inside[24], offset[24];
+    bool before = (const char *)payload < block; /* the room in front of an aligned block, or its header */
+    size_t distance = before ? (size_t)(block - (const char *)payload) : (size_t)((const char *)payload - block);
     ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, ": it points ",
-              ms_os_decimal(offset, (uint64_t)((const char *)payload - block)), " bytes into the block at ",
+              ms_os_decimal(offset, distance), before ? " bytes in front of the block at " : " bytes into the block at ",
               ms_os_hex(inside, (uintptr_t)block), NULL);
     abort();
 }
@@ -82,6 +84,25 @@ static _Noreturn void fault_in_slab(const char *call, const void *payload, const
     fault_header(call, payload, slab, index);
 }
 
+/* The live large block whose memory holds `address`. */
+typedef struct {
+    const void *address;
+    const char *block; /* its payload, NULL: none */
+} around_t;
+
+static void look_around(void *context, const ms_large_t *block) {
+    around_t *around = context;
+    if ((uintptr_t)around->address - (uintptr_t)block->base < block->mapped)
+        around->block = atomic_load_explicit(&block->payload, memory_order_relaxed);
+}
+
+/* Only the table knows where large blocks are, by their payloads: every one is looked at. */
+static void fault_in_large(const char *call, const void *payload) {
+    around_t around = {.address = payload};
+    ms_large_walk(look_around, &around);
+    if (around.block) fault_interior(call, payload, around.block);
+}
+
 _Noreturn void ms_fault_pointer(const char *call, const void *payload) {
     const ms_slab_t *slab = ms_slab_of(payload);
     if (slab) fault_in_slab(call, payload, slab);
@@ -91,6 +112,7 @@ _Noreturn void ms_fault_pointer(const char *call, const void *payload) {
         abort();
     }
     if (ms_large_recently_freed(payload)) fault_already_free(call, payload);
+    fault_in_large(call, payload);
     char hex[24];
     ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
               ": not allocated by this malloc (a stack or global variable, a library loaded with RTLD_DEEPBIND, or a stray "

@@ -245,27 +245,44 @@ typedef void new_handler_t(void);
 extern new_handler_t *_ZSt15get_new_handlerv(void) __attribute__((weak));
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
 
+static void *call_handler(void *argument) {
+    new_handler_t **handler = argument;
+    (*handler)();
+    return argument;
+}
+
 static bool new_handler_helps(bool nothrow) {
     new_handler_t *(*get_handler)(void) = MS_RUNTIME(_ZSt15get_new_handlerv, NULL);
     new_handler_t *handler = get_handler ? get_handler() : NULL;
     if (!handler) return false;
-    if (nothrow) return ms_call_and_catch(handler);
+    if (nothrow) return ms_call_and_catch(call_handler, &handler) != NULL;
     handler();
     return true;
+}
+
+static MS_COLD _Noreturn void throw_bad_alloc(void) {
+    void (*throw_it)(void) = MS_RUNTIME(_ZSt17__throw_bad_allocv, NULL);
+    if (throw_it) throw_it();
+    ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
+    abort();
 }
 
 static MS_COLD void *new_failed(size_t size, size_t alignment, ms_origin_t origin, const ms_caller_t *from, bool nothrow) {
     void *payload = NULL;
     while (!payload && new_handler_helps(nothrow)) payload = ms_allocate_aligned(size, alignment, origin, from);
-    if (payload || nothrow) return payload;
-    void (*throw_bad_alloc)(void) = MS_RUNTIME(_ZSt17__throw_bad_allocv, NULL);
-    if (throw_bad_alloc) throw_bad_alloc();
-    ms_os_say("out of memory in operator new, and no C++ runtime to throw bad_alloc", NULL);
-    abort();
+    if (!payload && !nothrow) throw_bad_alloc();
+    return payload;
+}
+
+/* An alignment that is none: the handler could not help. */
+static MS_COLD void *new_refused(bool nothrow) {
+    if (!nothrow) throw_bad_alloc();
+    return NULL;
 }
 
 static __attribute__((noinline)) void *new_aligned(size_t size, size_t alignment, ms_origin_t origin, bool nothrow) {
     ms_caller_t caller = MS_CALLER(NULL);
+    if (ms_unlikely(!is_power_of_two(alignment))) return new_refused(nothrow);
     void *payload = ms_allocate_aligned(size, alignment, origin, &caller);
     return ms_likely(payload != NULL) ? payload : new_failed(size, alignment, origin, &caller, nothrow);
 }
@@ -276,49 +293,203 @@ static __attribute__((noinline)) void *new_slow(size_t size, ms_origin_t origin,
     return ms_likely(payload != NULL) ? payload : new_failed(size, 16, origin, &caller, nothrow);
 }
 
-static inline __attribute__((always_inline)) void *new_plain(size_t size, ms_origin_t origin, bool nothrow) {
-    void *payload = size <= MS_FAST_MAX ? ms_take(size, origin) : NULL;
-    return ms_likely(payload != NULL) ? payload : new_slow(size, origin, nothrow);
+/* What the other forms stand for, see below: of one object, and it throws; a delete without a size. */
+MS_HOT void *_Znwm(size_t size) {
+    void *payload = size <= MS_FAST_MAX ? ms_take(size, MS_ORIGIN_NEW) : NULL;
+    return ms_likely(payload != NULL) ? payload : new_slow(size, MS_ORIGIN_NEW, false);
 }
 
-#define NEW(name, origin)                                                                                    \
-    MS_HOT void *name##m(size_t size) {                                                                      \
-        return new_plain(size, origin, false);                                                               \
-    }                                                                                                        \
+void *_ZnwmSt11align_val_t(size_t size, size_t alignment) {
+    return new_aligned(size, alignment, MS_ORIGIN_NEW, false);
+}
+
+MS_HOT void _ZdlPv(void *payload) { ms_release(payload, MS_ORIGIN_NEW); }
+
+void _ZdlPvSt11align_val_t(void *payload, size_t alignment) {
+    (void)alignment;
+    ms_release(payload, MS_ORIGIN_NEW);
+}
+
+/* ---- C++: what a program replaces. The forms of an operator that it leaves to us then call those that the standard
+ * names: nothrow new the one that throws, an array's that of one object, a sized or nothrow delete the one without
+ * either, each of them among the aligned ones or the others. Where nothing is replaced nobody can tell, and no form
+ * calls another.
+ *
+ * It costs no instruction of the short ways. The size that new[] and nothrow new compare with anyway says it too; a
+ * delete asks only about blocks that are not plain ones of new, as none of a replaced new is. (Of our own new they are:
+ * who replaces delete alone is not told of those that a sized or nothrow delete frees.) */
+
+/* What other forms call. */
+typedef struct operators {
+    void *(*allocate)(size_t size);
+    void *(*allocate_aligned)(size_t size, size_t alignment);
+    void (*release)(void *payload);
+    void (*release_aligned)(void *payload, size_t alignment);
+} operators_t;
+
+/* Names of ours that the loader binds to nothing else. */
+#define ALIAS(name) __attribute__((alias(#name)))
+#define OWN(name) static __typeof__(name) own##name ALIAS(name);
+OWN(_Znwm)
+OWN(_ZnwmSt11align_val_t)
+OWN(_ZdlPv)
+OWN(_ZdlPvSt11align_val_t)
+OWN(_Znam)
+OWN(_ZnamSt11align_val_t)
+OWN(_ZdaPv)
+OWN(_ZdaPvSt11align_val_t)
+
+static const operators_t own[MS_ORIGIN_COUNT] = {
+    [MS_ORIGIN_NEW] = {own_Znwm, own_ZnwmSt11align_val_t, own_ZdlPv, own_ZdlPvSt11align_val_t},
+    [MS_ORIGIN_NEW_ARRAY] = {own_Znam, own_ZnamSt11align_val_t, own_ZdaPv, own_ZdaPvSt11align_val_t},
+};
+
+/* What the loader bound. In a program that is not position-independent and takes an operator's address, that is an
+ * entry of its table of calls: the operator looks replaced, and is reached all the same. */
+static const operators_t bound[MS_ORIGIN_COUNT] = {
+    [MS_ORIGIN_NEW] = {_Znwm, _ZnwmSt11align_val_t, _ZdlPv, _ZdlPvSt11align_val_t},
+    [MS_ORIGIN_NEW_ARRAY] = {_Znam, _ZnamSt11align_val_t, _ZdaPv, _ZdaPvSt11align_val_t},
+};
+
+static inline const operators_t *in_effect(ms_origin_t origin) {
+    const operators_t *operators = &bound[origin];
+    MS_OPAQUE(operators); /* or the compiler may believe that they are ours */
+    return operators;
+}
+
+/* Sizes below it may take the short way of new[] and nothrow new: none if something is replaced or nobody looked yet. */
+static size_t short_below;
+
+static bool is_replaced(ms_origin_t origin) {
+    const operators_t *now = in_effect(origin), *ours = &own[origin];
+    return now->allocate != ours->allocate || now->allocate_aligned != ours->allocate_aligned ||
+           now->release != ours->release || now->release_aligned != ours->release_aligned;
+}
+
+static MS_COLD bool something_is_replaced(void) {
+    if (is_replaced(MS_ORIGIN_NEW) || is_replaced(MS_ORIGIN_NEW_ARRAY)) return true;
+    __atomic_store_n(&short_below, MS_FAST_MAX + 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+static inline bool must_forward(void) { return ms_unlikely(short_below == 0) && something_is_replaced(); }
+
+/* A call of an operator that may throw, for one that must not. */
+typedef struct wanted {
+    ms_origin_t origin;
+    size_t size, alignment;
+} wanted_t;
+
+static void *call_new(void *argument) {
+    const wanted_t *wanted = argument;
+    return in_effect(wanted->origin)->allocate(wanted->size);
+}
+
+static void *call_new_aligned(void *argument) {
+    const wanted_t *wanted = argument;
+    return in_effect(wanted->origin)->allocate_aligned(wanted->size, wanted->alignment);
+}
+
+static MS_COLD void *new_or_null(size_t size, ms_origin_t origin) {
+    return ms_call_and_catch(call_new, &(wanted_t){.origin = origin, .size = size});
+}
+
+static MS_COLD void *new_aligned_or_null(size_t size, size_t alignment, ms_origin_t origin) {
+    return ms_call_and_catch(call_new_aligned, &(wanted_t){.origin = origin, .size = size, .alignment = alignment});
+}
+
+static __attribute__((noinline)) void *new_array_slow(size_t size) {
+    return must_forward() ? in_effect(MS_ORIGIN_NEW)->allocate(size) : new_slow(size, MS_ORIGIN_NEW_ARRAY, false);
+}
+
+static __attribute__((noinline)) void *new_nothrow_slow(size_t size, ms_origin_t origin) {
+    return must_forward() ? new_or_null(size, origin) : new_slow(size, origin, true);
+}
+
+/* Calls the delete of origin `callee`. */
+static __attribute__((noinline)) void delete_slow(void *payload, ms_origin_t origin, ms_origin_t callee) {
+    if (must_forward())
+        in_effect(callee)->release(payload);
+    else
+        ms_release_slow(payload, origin);
+}
+
+static __attribute__((noinline)) void delete_aligned_slow(void *payload, size_t alignment, ms_origin_t origin,
+                                                          ms_origin_t callee) {
+    if (must_forward())
+        in_effect(callee)->release_aligned(payload, alignment);
+    else
+        ms_release_slow(payload, origin);
+}
+
+static __attribute__((noinline)) void delete_sized_slow(void *payload, ms_origin_t origin, size_t size) {
+    if (must_forward())
+        in_effect(origin)->release(payload);
+    else
+        ms_release_sized_slow(payload, origin, size);
+}
+
+static __attribute__((noinline)) void delete_sized_aligned_slow(void *payload, size_t alignment, ms_origin_t origin,
+                                                                size_t size) {
+    if (must_forward())
+        in_effect(origin)->release_aligned(payload, alignment);
+    else
+        ms_release_sized_slow(payload, origin, size);
+}
+
+MS_HOT void *_Znam(size_t size) {
+    void *payload = size < short_below ? ms_take(size, MS_ORIGIN_NEW_ARRAY) : NULL;
+    return ms_likely(payload != NULL) ? payload : new_array_slow(size);
+}
+
+void *_ZnamSt11align_val_t(size_t size, size_t alignment) {
+    if (must_forward()) return in_effect(MS_ORIGIN_NEW)->allocate_aligned(size, alignment);
+    return new_aligned(size, alignment, MS_ORIGIN_NEW_ARRAY, false);
+}
+
+MS_HOT void _ZdaPv(void *payload) {
+    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY)))
+        delete_slow(payload, MS_ORIGIN_NEW_ARRAY, MS_ORIGIN_NEW);
+}
+
+void _ZdaPvSt11align_val_t(void *payload, size_t alignment) {
+    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY)))
+        delete_aligned_slow(payload, alignment, MS_ORIGIN_NEW_ARRAY, MS_ORIGIN_NEW);
+}
+
+#define NOTHROW_NEW(name, origin)                                                                            \
     void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
         (void)tag;                                                                                           \
-        return new_plain(size, origin, true);                                                                \
-    }                                                                                                        \
-    void *name##mSt11align_val_t(size_t size, size_t alignment) {                                            \
-        return new_aligned(size, alignment, origin, false);                                                  \
+        void *payload = size < short_below ? ms_take(size, origin) : NULL;                                   \
+        return ms_likely(payload != NULL) ? payload : new_nothrow_slow(size, origin);                        \
     }                                                                                                        \
     void *name##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag) {             \
         (void)tag;                                                                                           \
+        if (must_forward()) return new_aligned_or_null(size, alignment, origin);                             \
         return new_aligned(size, alignment, origin, true);                                                   \
     }
 
-#define DELETE(name, origin)                                                                                 \
-    MS_HOT void name(void *payload) { ms_release(payload, origin); }                                         \
-    MS_HOT void name##m(void *payload, size_t size) { ms_release_sized(payload, origin, size); }             \
-    void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
-        (void)tag;                                                                                           \
-        ms_release(payload, origin);                                                                         \
-    }                                                                                                        \
-    void name##St11align_val_t(void *payload, size_t alignment) {                                            \
-        (void)alignment;                                                                                     \
-        ms_release(payload, origin);                                                                         \
+#define SIZED_AND_NOTHROW_DELETE(name, origin)                                                               \
+    MS_HOT void name##m(void *payload, size_t size) {                                                        \
+        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size)))                                     \
+            delete_sized_slow(payload, origin, size);                                                        \
     }                                                                                                        \
     void name##mSt11align_val_t(void *payload, size_t size, size_t alignment) {                              \
-        (void)alignment;                                                                                     \
-        ms_release_sized(payload, origin, size);                                                             \
+        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size)))                                     \
+            delete_sized_aligned_slow(payload, alignment, origin, size);                                     \
+    }                                                                                                        \
+    void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
+        (void)tag;                                                                                           \
+        if (ms_unlikely(!ms_release_plain(payload, origin))) delete_slow(payload, origin, origin);           \
     }                                                                                                        \
     void name##St11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const void *tag) {             \
-        (void)alignment, (void)tag;                                                                          \
-        ms_release(payload, origin);                                                                         \
+        (void)tag;                                                                                           \
+        if (ms_unlikely(!ms_release_plain(payload, origin)))                                                 \
+            delete_aligned_slow(payload, alignment, origin, origin);                                         \
     }
 
-NEW(_Znw, MS_ORIGIN_NEW)
-NEW(_Zna, MS_ORIGIN_NEW_ARRAY)
-DELETE(_ZdlPv, MS_ORIGIN_NEW)
-DELETE(_ZdaPv, MS_ORIGIN_NEW_ARRAY)
+NOTHROW_NEW(_Znw, MS_ORIGIN_NEW)
+NOTHROW_NEW(_Zna, MS_ORIGIN_NEW_ARRAY)
+SIZED_AND_NOTHROW_DELETE(_ZdlPv, MS_ORIGIN_NEW)
+SIZED_AND_NOTHROW_DELETE(_ZdaPv, MS_ORIGIN_NEW_ARRAY)
 #pragma GCC diagnostic pop

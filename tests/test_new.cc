@@ -14,84 +14,15 @@
 #include <thread>
 #include <vector>
 
+#include "tests/new_forms.h"
 #include "tests/support.h"
 
 namespace {
-
-using std::align_val_t;
-using std::nothrow;
 
 const size_t sizes[] = {0, 1, 8, 15, 16, 17, 63, 64, 100, 1000, 1024, 1025, 4096, 32768, 32769, 100000, 2000000};
 const size_t alignments[] = {1, 2, 8, 16, 32, 64, 128, 4096, 65536, size_t(1) << 20};
 const size_t too_big[] = {SIZE_MAX,       SIZE_MAX - 15, SIZE_MAX - 4095, size_t(PTRDIFF_MAX) + 1, size_t(PTRDIFF_MAX),
                           size_t(1) << 48};
-
-// One way to allocate with every way that may free what it returned.
-struct Form {
-    const char *name;
-    void *(*allocate)(size_t size, align_val_t alignment);
-    bool aligned, throws;
-    void (*release[3])(void *block, size_t size, align_val_t alignment);
-};
-
-const Form forms[] = {
-    {"new",
-     [](size_t n, align_val_t) { return ::operator new(n); },
-     false,
-     true,
-     {[](void *p, size_t, align_val_t) { ::operator delete(p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); },
-      [](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); }}},
-    {"new nothrow",
-     [](size_t n, align_val_t) { return ::operator new(n, nothrow); },
-     false,
-     false,
-     {[](void *p, size_t, align_val_t) { ::operator delete(p, nothrow); },
-      [](void *p, size_t, align_val_t) { ::operator delete(p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete(p, n); }}},
-    {"new[]",
-     [](size_t n, align_val_t) { return ::operator new[](n); },
-     false,
-     true,
-     {[](void *p, size_t, align_val_t) { ::operator delete[](p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); },
-      [](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); }}},
-    {"new[] nothrow",
-     [](size_t n, align_val_t) { return ::operator new[](n, nothrow); },
-     false,
-     false,
-     {[](void *p, size_t, align_val_t) { ::operator delete[](p, nothrow); },
-      [](void *p, size_t, align_val_t) { ::operator delete[](p); },
-      [](void *p, size_t n, align_val_t) { ::operator delete[](p, n); }}},
-    {"new aligned",
-     [](size_t n, align_val_t a) { return ::operator new(n, a); },
-     true,
-     true,
-     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); },
-      [](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); }}},
-    {"new aligned nothrow",
-     [](size_t n, align_val_t a) { return ::operator new(n, a, nothrow); },
-     true,
-     false,
-     {[](void *p, size_t, align_val_t a) { ::operator delete(p, a, nothrow); },
-      [](void *p, size_t, align_val_t a) { ::operator delete(p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete(p, n, a); }}},
-    {"new[] aligned",
-     [](size_t n, align_val_t a) { return ::operator new[](n, a); },
-     true,
-     true,
-     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); },
-      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); }}},
-    {"new[] aligned nothrow",
-     [](size_t n, align_val_t a) { return ::operator new[](n, a, nothrow); },
-     true,
-     false,
-     {[](void *p, size_t, align_val_t a) { ::operator delete[](p, a, nothrow); },
-      [](void *p, size_t, align_val_t a) { ::operator delete[](p, a); },
-      [](void *p, size_t n, align_val_t a) { ::operator delete[](p, n, a); }}},
-};
 
 void check_form(const Form &form, size_t size, size_t alignment) {
     size_t promised = form.aligned && alignment > 16 ? alignment : 16;
@@ -147,6 +78,38 @@ START_TEST(impossible_sizes) {
 END_TEST
 
 int handler_calls;
+
+void handler_gives_up_at_once() {
+    handler_calls++;
+    std::set_new_handler(nullptr);
+}
+
+// No power of two: as libstdc++ the forms refuse without asking the handler, which could not help. Too large a one is
+// an impossible request like others.
+START_TEST(impossible_alignments) {
+    const size_t none[] = {0, 3, 24, 48, 100, 4095, (size_t(1) << 62) + 1, SIZE_MAX};
+    const size_t large[] = {size_t(1) << 48, size_t(1) << 62, size_t(1) << 63};
+    for (const Form &form : forms) {
+        if (!form.aligned) continue;
+        auto refuses = [&](size_t size, size_t alignment) {
+            std::set_new_handler(handler_gives_up_at_once);
+            handler_calls = 0;
+            return form.throws ? throws_bad_alloc(form, size, alignment) : !form.allocate(size, align_val_t(alignment));
+        };
+        for (size_t size : {0, 100, 5000, 100000}) {
+            for (size_t alignment : none) {
+                ck_assert_msg(refuses(size, alignment), "%s(%zu, %zu)", form.name, size, alignment);
+                ck_assert_int_eq(handler_calls, 0);
+            }
+            for (size_t alignment : large) {
+                ck_assert_msg(refuses(size, alignment), "%s(%zu, %zu)", form.name, size, alignment);
+                ck_assert_int_eq(handler_calls, 1);
+            }
+        }
+    }
+    std::set_new_handler(nullptr);
+}
+END_TEST
 
 void handler_gives_up_after_three() {
     if (++handler_calls == 3) std::set_new_handler(nullptr);
@@ -379,6 +342,7 @@ Suite *suite() {
     const TTest *tests[] = {forms_sizes_alignments,
                             delete_of_null,
                             impossible_sizes,
+                            impossible_alignments,
                             new_handler_is_called_until_it_gives_up,
                             new_handler_may_throw,
                             address_space_ends,

@@ -188,9 +188,22 @@ static void free_interior_of_large(intptr_t offset) {
     free_this(block + offset);
 }
 
+/* Of one below 1 MiB, which is not a mapping of its own; others lie around it. */
+static void realloc_interior_of_large(intptr_t offset) {
+    char *blocks[3];
+    for (size_t i = 0; i < 3; i++) blocks[i] = malloc(100000);
+    tell(blocks[1] + offset);
+    victim = realloc(blocks[1] + offset, amount + 10);
+}
+
 /* The start of the room an aligned block was cut from, as far as one can guess it. */
 static void free_base_of_aligned(intptr_t unused) {
     char *block = memalign(4096, 100);
+    free_this(block - 32 + unused);
+}
+
+static void free_base_of_large_aligned(intptr_t unused) {
+    char *block = memalign(4096, 2000000);
     free_this(block - 32 + unused);
 }
 
