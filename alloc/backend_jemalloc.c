@@ -8,6 +8,8 @@
 #include "alloc/os.h"
 #include "tracking/model.h"
 
+#include <ucontext.h>
+
 void *ms_je_mallocx(size_t size, int flags);
 void ms_je_sdallocx(void *start, size_t size, int flags);
 int ms_je_mallctl(const char *name, void *old, size_t *old_bytes, void *new, size_t new_bytes);
@@ -19,14 +21,34 @@ extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
 
 #define START_BYTES ((size_t)16 << 20) /* it needs less than half */
 
+#define STACK_BYTES ((size_t)256 << 10)
+
+/* Its start takes 11 KiB of stack, and whichever thread comes to it may have less left: it gets a stack of its own. */
+static MS_FAR ucontext_t caller, starter;
+static bool ready;
+
+static void start(void) {
+    uint64_t epoch = 1;
+    ready = ms_je_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) == 0;
+}
+
+static void start_on(char *stack) {
+    if (getcontext(&starter) != 0) return;
+    starter.uc_stack.ss_sp = stack;
+    starter.uc_stack.ss_size = STACK_BYTES;
+    starter.uc_link = &caller;
+    makecontext(&starter, start, 0);
+    swapcontext(&caller, &starter);
+}
+
 /* After a start that failed in one thread it lets every other wait for ever. */
 static ms_backend_start_t jemalloc_prepare(void) {
-    char *start = ms_os_map(START_BYTES, MS_PAGE);
-    if (!start) return MS_BACKEND_LATER;
-    ms_je_reserve = start;
-    ms_je_reserve_end = start + START_BYTES;
-    uint64_t epoch = 1;
-    bool ready = ms_je_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) == 0;
+    char *stack = ms_os_map(STACK_BYTES + START_BYTES, MS_PAGE);
+    if (!stack) return MS_BACKEND_LATER;
+    ms_je_reserve = stack + STACK_BYTES;
+    ms_je_reserve_end = ms_je_reserve + START_BYTES;
+    start_on(stack);
+    ms_os_unmap(stack, STACK_BYTES);
     char *rest = ms_je_reserve;
     ms_je_reserve = NULL;
     ms_os_unmap(rest, (size_t)(ms_je_reserve_end - rest));

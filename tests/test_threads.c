@@ -281,6 +281,27 @@ START_TEST(last_destructors_share_an_arena) {
 }
 END_TEST
 
+/* Whichever thread takes the heap to where a backing starts may have a small stack: some 7 KiB beside the thread-local variables
+ * of what this program is linked with. */
+static void *grow_heap(void *unused) {
+    static void *blocks[5000];
+    for (size_t i = 0; i < 5000; i++)
+        if (!(blocks[i] = malloc(16384))) abort();
+    for (size_t i = 0; i < 5000; i++) free(blocks[i]);
+    return unused;
+}
+
+START_TEST(a_small_stack_is_enough) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN + 4096), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attributes, grow_heap, NULL), 0);
+    pthread_attr_destroy(&attributes);
+    join(thread);
+}
+END_TEST
+
 /* Of many keys each thread's values lie in a block that libc allocates, also when a backing sets one; and at some point
  * there is none left. The heap is large enough for the default backing. */
 static void *use_large_blocks(void *unused) {
@@ -1185,6 +1206,7 @@ static Suite *suite(void) {
                             the_short_ways_leave_outside_what_is_outside,
                             an_adopted_arena_enters_for_its_own_thread,
                             last_destructors_share_an_arena,
+                            a_small_stack_is_enough,
                             programs_with_many_keys,
                             programs_with_all_keys,
                             a_dead_thread_gives_memory_back,
