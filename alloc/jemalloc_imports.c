@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/types.h>
@@ -102,11 +103,13 @@ int ms_je_import_pthread_key_create(pthread_key_t *key, void (*cleanup)(void *da
 int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data);
 int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data) {
     (void)key;
-    thread_data = (void *)data;
+    thread_data = (void *)(uintptr_t)data;
     return 0;
 }
 
 /* Called by alloc/backend.c, inside MS_LOCK_BACKEND. The thread may call jemalloc again. */
+bool ms_je_knows_thread(void);
+void ms_je_forget_thread(void);
 bool ms_je_knows_thread(void) { return thread_data != NULL; }
 void ms_je_forget_thread(void) {
     void *data = thread_data;

@@ -11,8 +11,8 @@ typedef enum {
     MS_LOCK_EXPORT,  /* one snapshot or file at a time */
     MS_LOCK_STRAY,   /* the arena of threads that have none (alloc/thread.c) */
     MS_LOCK_TASKS,   /* task table: create, end, keys */
-    MS_LOCK_SITES,   /* variables and sites without a stack */
     MS_LOCK_THREADS, /* arenas, their pool, thread records */
+    MS_LOCK_SITES,   /* variables and sites without a stack */
     MS_LOCK_SORTED,  /* what others freed, by slabs (alloc/reclaim.h) */
     MS_LOCK_LARGE,   /* list and cache of large blocks */
     MS_LOCK_SLABS,   /* slab groups */
