@@ -29,7 +29,7 @@ ms_arena_t ms_arena_empty = {
     .cell_task = &ms_task_none,
 };
 
-uintptr_t ms_heap_low, ms_heap_span;
+uintptr_t ms_heap_low, ms_heap_span, ms_delete_span;
 
 void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS */
     uintptr_t first = (uintptr_t)start + sizeof(ms_header_t), last = (uintptr_t)start + bytes; /* payloads */
@@ -39,6 +39,7 @@ void ms_heap_range_include(const void *start, size_t bytes) { /* MS_LOCK_SLABS *
     if (last + 1 > end) end = last + 1;
     __atomic_store_n(&ms_heap_low, low, __ATOMIC_RELAXED);
     __atomic_store_n(&ms_heap_span, end - low, __ATOMIC_RELAXED);
+    if (!ms_operators_are_replaced()) __atomic_store_n(&ms_delete_span, end - low, __ATOMIC_RELAXED);
 }
 
 #define READ_PAUSES 10000

@@ -178,7 +178,11 @@ extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expect
 /* Addresses of slabs lie in ms_heap_low .. ms_heap_low + ms_heap_span; grows only. While it does, a stale pair of values can
  * make it look smaller, which sends a free to the slow path, or end too high, which only a wild pointer could notice. */
 extern uintptr_t ms_heap_low, ms_heap_span;
+/* The same for the forms of delete that call others. 0 where the program replaces an operator: what they are given then may be no
+ * memory of ours, though it lies between some, and the header in front of it nobody's. */
+extern uintptr_t ms_delete_span;
 void ms_heap_range_include(const void *start, size_t bytes);
+bool ms_operators_are_replaced(void); /* alloc/malloc.c */
 
 /* Who called an entry point: where it returns to, and the registers then, which a stack can start from; sp 0: not known. */
 typedef struct ms_caller {
@@ -322,11 +326,13 @@ static inline __attribute__((always_inline)) void ms_give_plain(ms_arena_t *aren
     ms_list_at(arena, offset)->first = payload;
 }
 
-static inline bool ms_heap_may_hold(const void *payload) { return (uintptr_t)payload - ms_heap_low < ms_heap_span; }
+static inline bool ms_is_within(const void *payload, uintptr_t span) { return (uintptr_t)payload - ms_heap_low < span; }
+static inline bool ms_heap_may_hold(const void *payload) { return ms_is_within(payload, ms_heap_span); }
 
 /* Whether free may take the short way with the block: its header is as the arena would write it now. */
-static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *arena, const uint64_t *payload, ms_origin_t origin) {
-    if (ms_unlikely(!ms_heap_may_hold(payload))) return false;
+static inline __attribute__((always_inline)) bool ms_is_plain_within(const ms_arena_t *arena, const uint64_t *payload,
+                                                                     ms_origin_t origin, uintptr_t span) {
+    if (ms_unlikely(!ms_is_within(payload, span))) return false;
     uint64_t seal = payload[-2] * ms_secret.multiplier + arena->expect[origin]; /* ms_header_is(), in one register */
     MS_OPAQUE(seal);
     return ms_likely(payload[-1] == seal + (uintptr_t)payload);
@@ -342,29 +348,34 @@ static inline size_t ms_plain_list(const uint64_t *payload) {
     return offset;
 }
 
+static inline __attribute__((always_inline)) bool ms_is_plain(const ms_arena_t *arena, const uint64_t *payload, ms_origin_t origin) {
+    return ms_is_plain_within(arena, payload, origin, ms_heap_span);
+}
+
 /* Frees it if it is plain; false: nothing was changed. */
-static inline __attribute__((always_inline)) bool ms_release_plain(void *payload, ms_origin_t origin) {
+static inline __attribute__((always_inline)) bool ms_release_plain(void *payload, ms_origin_t origin, uintptr_t span) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(!ms_is_plain(arena, payload, origin))) return false;
+    if (ms_unlikely(!ms_is_plain_within(arena, payload, origin, span))) return false;
     MS_OPAQUE(payload); /* the size is read again, so that the header's word is not copied before it is multiplied */
     ms_give_plain(arena, payload, ms_plain_size(payload), ms_plain_list(payload));
     return true;
 }
 
 static inline __attribute__((always_inline)) void ms_release(void *payload, ms_origin_t origin) {
-    if (ms_unlikely(!ms_release_plain(payload, origin))) ms_release_slow(payload, origin);
+    if (ms_unlikely(!ms_release_plain(payload, origin, ms_heap_span))) ms_release_slow(payload, origin);
 }
 
 /* The same for calls that name the block's size. */
-static inline __attribute__((always_inline)) bool ms_release_plain_sized(void *payload, ms_origin_t origin, size_t said) {
+static inline __attribute__((always_inline)) bool ms_release_plain_sized(void *payload, ms_origin_t origin, size_t said,
+                                                                         uintptr_t span) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_unlikely(!ms_is_plain(arena, payload, origin)) || ms_unlikely(ms_plain_size(payload) != said)) return false;
+    if (ms_unlikely(!ms_is_plain_within(arena, payload, origin, span)) || ms_unlikely(ms_plain_size(payload) != said)) return false;
     ms_give_plain(arena, payload, said, ms_plain_list(payload));
     return true;
 }
 
 static inline __attribute__((always_inline)) void ms_release_sized(void *payload, ms_origin_t origin, size_t said) {
-    if (ms_unlikely(!ms_release_plain_sized(payload, origin, said))) ms_release_sized_slow(payload, origin, said);
+    if (ms_unlikely(!ms_release_plain_sized(payload, origin, said, ms_heap_span))) ms_release_sized_slow(payload, origin, said);
 }
 
 /* A plain block stays where it is with `size` bytes, of its class; nothing is due. It is counted as freed and allocated again. */

@@ -1,7 +1,6 @@
 #include "alloc/backend.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
-#include "alloc/thread.h"
 #include "config.h"
 #include "tracking/model.h"
 
@@ -47,8 +46,7 @@ void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&cur
 #if MS_HAVE_JEMALLOC
 extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
 
-bool ms_je_knows_thread(void); /* alloc/jemalloc_imports.c */
-void ms_je_forget_thread(void);
+void ms_je_forget_thread(void); /* alloc/jemalloc_imports.c */
 
 static bool jemalloc_rests; /* MS_LOCK_BACKEND: it holds its own locks for a fork */
 
@@ -75,17 +73,13 @@ static void put_to_rest(void) {
     if (jemalloc_rests) ms_je_before_fork();
 }
 
-/* It keeps a list of the threads that called it, in their own memory, and nobody tells it of the end of this one any more. */
-static bool thread_is_known(void) { return ms_je_knows_thread(); }
-static void forget_thread(void) {
-    if (ms_unlikely(!ms_thread_end_is_awaited())) ms_je_forget_thread();
-}
+/* It keeps a list of the threads that called it, in their own memory. A thread that ends is not heard of in any case. */
+static void forget_thread(void) { ms_je_forget_thread(); }
 #else
 void ms_backend_before_fork(void) {}
 void ms_backend_after_fork(bool in_child) { (void)in_child; }
 static void wake(void) {}
 static void put_to_rest(void) {}
-static bool thread_is_known(void) { return false; }
 static void forget_thread(void) {}
 #endif
 
@@ -130,10 +124,6 @@ void ms_backend_trim(void) {
     int saved = enter();
     ms_backend_current()->trim();
     leave(saved);
-}
-
-void ms_backend_thread_ends(void) {
-    if (thread_is_known()) leave(enter());
 }
 
 uint64_t ms_backend_resident(void) {

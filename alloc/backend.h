@@ -44,9 +44,6 @@ void ms_backend_trim(void);
 void ms_backend_decay(void);
 uint64_t ms_backend_resident(void); /* of the current one; MS_NULL where it cannot tell */
 
-/* By a thread whose end is awaited no more (alloc/thread.h). */
-void ms_backend_thread_ends(void);
-
 /* Around fork(), with MS_LOCK_BACKEND held. */
 void ms_backend_before_fork(void);
 void ms_backend_after_fork(bool in_child);

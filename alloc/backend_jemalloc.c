@@ -8,6 +8,7 @@
 #include "alloc/os.h"
 #include "tracking/model.h"
 
+#include <signal.h>
 #include <ucontext.h>
 
 void *ms_je_mallocx(size_t size, int flags);
@@ -27,18 +28,26 @@ extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
 static MS_FAR ucontext_t caller, starter;
 static bool ready;
 
+void ms_je_forget_thread(void);
+
 static void start(void) {
     uint64_t epoch = 1;
     ready = ms_je_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) == 0;
+    ms_je_forget_thread();
 }
 
 static void start_on(char *stack) {
-    if (getcontext(&starter) != 0) return;
-    starter.uc_stack.ss_sp = stack;
-    starter.uc_stack.ss_size = STACK_BYTES;
-    starter.uc_link = &caller;
-    makecontext(&starter, start, 0);
-    swapcontext(&caller, &starter);
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before); /* if we are in a handler on an alternate stack, the next would find that free */
+    if (getcontext(&starter) == 0) {
+        starter.uc_stack.ss_sp = stack;
+        starter.uc_stack.ss_size = STACK_BYTES;
+        starter.uc_link = &caller;
+        makecontext(&starter, start, 0);
+        swapcontext(&caller, &starter);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 /* After a start that failed in one thread it lets every other wait for ever. */

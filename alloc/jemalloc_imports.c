@@ -108,9 +108,7 @@ int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data) {
 }
 
 /* Called by alloc/backend.c, inside MS_LOCK_BACKEND. The thread may call jemalloc again. */
-bool ms_je_knows_thread(void);
 void ms_je_forget_thread(void);
-bool ms_je_knows_thread(void) { return thread_data != NULL; }
 void ms_je_forget_thread(void) {
     void *data = thread_data;
     if (!data) return;

@@ -39,9 +39,9 @@ static void check_rank(ms_lock_rank_t rank) {
  * MS_LOCK_EXPORT alone it may go on. */
 static __thread ms_arena_t *hidden_for_locks __attribute__((tls_model("initial-exec")));
 
-static void hide_arena(void) {
+static ms_arena_t *hide_arena(void) {
     ms_arena_t *arena = ms_arena_current;
-    if (ms_arena_hide(arena)) hidden_for_locks = arena;
+    return ms_arena_hide(arena) ? arena : NULL;
 }
 
 static void show_arena(void) {
@@ -55,9 +55,11 @@ void ms_lock(ms_lock_rank_t rank) {
 #if MS_DEBUG
     check_rank(rank);
 #endif
-    if (rank != MS_LOCK_EXPORT && !ms_lock_is_held()) hide_arena();
+    ms_arena_t *hidden = rank != MS_LOCK_EXPORT && !ms_lock_is_held() ? hide_arena() : NULL;
+    atomic_signal_fence(memory_order_seq_cst);
     held |= 1u << rank;
     atomic_signal_fence(memory_order_seq_cst);
+    if (hidden) hidden_for_locks = hidden;
     int before = PTHREAD_CANCEL_ENABLE;
     if (rank == MS_LOCK_EXPORT) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     pthread_mutex_lock(&locks[rank].mutex);
@@ -81,13 +83,16 @@ void ms_lock_all(void) {
 }
 
 void ms_unlock_all(void) {
+    hidden_for_locks = hide_arena();
+    atomic_signal_fence(memory_order_seq_cst);
     holds_all = false;
     for (int rank = MS_LOCK_COUNT - 1; rank >= 0; rank--) ms_unlock((ms_lock_rank_t)rank);
 }
 
 void ms_lock_renew_all(void) {
-    holds_all = false;
-    held = 0;
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) pthread_mutex_init(&locks[rank].mutex, NULL);
+    held = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    holds_all = false;
     pthread_setcancelstate(cancel_state, NULL);
 }

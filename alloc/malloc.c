@@ -315,9 +315,8 @@ void _ZdlPvSt11align_val_t(void *payload, size_t alignment) {
  * either, each of them among the aligned ones or the others. Where nothing is replaced nobody can tell, and no form
  * calls another.
  *
- * It costs no instruction of the short ways. The size that new[] and nothrow new compare with anyway says it too; a
- * delete asks only about blocks that are not plain ones of new, as none of a replaced new is. (Of our own new they are:
- * who replaces delete alone is not told of those that a sized or nothrow delete frees.) */
+ * It costs no instruction of the short ways: the size that new[] and nothrow new compare with anyway, and the range of
+ * addresses that delete does, say it too. */
 
 /* What other forms call. */
 typedef struct operators {
@@ -359,6 +358,7 @@ static inline const operators_t *in_effect(ms_origin_t origin) {
 
 /* Sizes below it may take the short way of new[] and nothrow new: none if something is replaced or nobody looked yet. */
 static size_t short_below;
+static inline size_t below(void) { return __atomic_load_n(&short_below, __ATOMIC_RELAXED); }
 
 static bool is_replaced(ms_origin_t origin) {
     const operators_t *now = in_effect(origin), *ours = &own[origin];
@@ -366,13 +366,13 @@ static bool is_replaced(ms_origin_t origin) {
            now->release != ours->release || now->release_aligned != ours->release_aligned;
 }
 
-static MS_COLD bool something_is_replaced(void) {
+MS_COLD bool ms_operators_are_replaced(void) {
     if (is_replaced(MS_ORIGIN_NEW) || is_replaced(MS_ORIGIN_NEW_ARRAY)) return true;
     __atomic_store_n(&short_below, MS_FAST_MAX + 1, __ATOMIC_RELAXED);
     return false;
 }
 
-static inline bool must_forward(void) { return ms_unlikely(short_below == 0) && something_is_replaced(); }
+static inline bool must_forward(void) { return ms_unlikely(below() == 0) && ms_operators_are_replaced(); }
 
 /* A call of an operator that may throw, for one that must not. */
 typedef struct wanted {
@@ -438,7 +438,7 @@ static __attribute__((noinline)) void delete_sized_aligned_slow(void *payload, s
 }
 
 MS_HOT void *_Znam(size_t size) {
-    void *payload = size < short_below ? ms_take(size, MS_ORIGIN_NEW_ARRAY) : NULL;
+    void *payload = size < below() ? ms_take(size, MS_ORIGIN_NEW_ARRAY) : NULL;
     return ms_likely(payload != NULL) ? payload : new_array_slow(size);
 }
 
@@ -448,19 +448,19 @@ void *_ZnamSt11align_val_t(size_t size, size_t alignment) {
 }
 
 MS_HOT void _ZdaPv(void *payload) {
-    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY)))
+    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY, ms_delete_span)))
         delete_slow(payload, MS_ORIGIN_NEW_ARRAY, MS_ORIGIN_NEW);
 }
 
 void _ZdaPvSt11align_val_t(void *payload, size_t alignment) {
-    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY)))
+    if (ms_unlikely(!ms_release_plain(payload, MS_ORIGIN_NEW_ARRAY, ms_delete_span)))
         delete_aligned_slow(payload, alignment, MS_ORIGIN_NEW_ARRAY, MS_ORIGIN_NEW);
 }
 
 #define NOTHROW_NEW(name, origin)                                                                            \
     void *name##mRKSt9nothrow_t(size_t size, const void *tag) {                                              \
         (void)tag;                                                                                           \
-        void *payload = size < short_below ? ms_take(size, origin) : NULL;                                   \
+        void *payload = size < below() ? ms_take(size, origin) : NULL;                                   \
         return ms_likely(payload != NULL) ? payload : new_nothrow_slow(size, origin);                        \
     }                                                                                                        \
     void *name##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment, const void *tag) {             \
@@ -471,20 +471,20 @@ void _ZdaPvSt11align_val_t(void *payload, size_t alignment) {
 
 #define SIZED_AND_NOTHROW_DELETE(name, origin)                                                               \
     MS_HOT void name##m(void *payload, size_t size) {                                                        \
-        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size)))                                     \
+        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size, ms_delete_span)))                                     \
             delete_sized_slow(payload, origin, size);                                                        \
     }                                                                                                        \
     void name##mSt11align_val_t(void *payload, size_t size, size_t alignment) {                              \
-        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size)))                                     \
+        if (ms_unlikely(!ms_release_plain_sized(payload, origin, size, ms_delete_span)))                                     \
             delete_sized_aligned_slow(payload, alignment, origin, size);                                     \
     }                                                                                                        \
     void name##RKSt9nothrow_t(void *payload, const void *tag) {                                              \
         (void)tag;                                                                                           \
-        if (ms_unlikely(!ms_release_plain(payload, origin))) delete_slow(payload, origin, origin);           \
+        if (ms_unlikely(!ms_release_plain(payload, origin, ms_delete_span))) delete_slow(payload, origin, origin);           \
     }                                                                                                        \
     void name##St11align_val_tRKSt9nothrow_t(void *payload, size_t alignment, const void *tag) {             \
         (void)tag;                                                                                           \
-        if (ms_unlikely(!ms_release_plain(payload, origin)))                                                 \
+        if (ms_unlikely(!ms_release_plain(payload, origin, ms_delete_span)))                                                 \
             delete_aligned_slow(payload, alignment, origin, origin);                                         \
     }
 

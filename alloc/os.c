@@ -187,11 +187,14 @@ bool ms_os_address_space_is_free(void) {
     return unlimited;
 }
 
+static bool says_locked(char *line) { return strncmp(line, "VmLck:", 6) == 0 && strpbrk(line, "123456789"); }
+
 bool ms_os_memory_is_locked(void) {
-    char text[2048];
-    if (ms_os_opens_nothing || !ms_os_read_text("/proc/self/status", text, sizeof text)) return false;
-    const char *locked = strstr(text, "VmLck:");
-    return locked && locked[strcspn(locked, "123456789\n")] > '\n';
+    char line[256];
+    int saved = errno;
+    bool locked = !ms_os_opens_nothing && ms_os_read_lines("/proc/self/status", line, sizeof line, says_locked);
+    errno = saved;
+    return locked;
 }
 
 static bool purge(void *start, size_t bytes) {

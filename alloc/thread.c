@@ -100,7 +100,10 @@ static void cool(ms_arena_t *arena) {
     arena->warm_since_ns = 0;
 }
 
-static bool has_mail(const ms_arena_t *arena) { return atomic_load_explicit(&arena->inbox, memory_order_relaxed) != NULL; }
+static bool has_mail(const ms_arena_t *arena) {
+    return atomic_load_explicit(&arena->inbox, memory_order_relaxed) || atomic_load_explicit(&arena->sorted, memory_order_relaxed);
+}
+static _Atomic(bool) orphans_have_mail;
 
 static void flush_orphan(ms_arena_t *arena) {
     ms_arena_drain(arena);
@@ -455,14 +458,13 @@ static MS_RARE void detach(void *argument) {
     arena->thread->cpu_ns += thread_cpu_ns();
     if (arena->thread != &folded) prctl(PR_GET_NAME, arena->thread->name);
     end_record(arena);
-    atomic_store_explicit(&arena->state, MS_ARENA_ORPHAN, memory_order_release);
+    atomic_store(&arena->state, MS_ARENA_ORPHAN); /* who posted before saw it running, who posts now knows what to do */
+    if (has_mail(arena)) atomic_store_explicit(&orphans_have_mail, true, memory_order_relaxed);
     arena->next_in_pool = orphans;
     orphans = arena;
     ms_unlock(MS_LOCK_THREADS);
-    ms_backend_thread_ends();
 }
 
-bool ms_thread_end_is_awaited(void) { return life == THREAD_ATTACHED && key_exists; }
 
 static ms_arena_t *enter_stray(void) {
     ms_lock(MS_LOCK_STRAY);
@@ -498,8 +500,6 @@ void ms_arena_leave(ms_arena_t *arena) {
 }
 
 /* ---- orphans */
-
-static _Atomic(bool) orphans_have_mail;
 
 void ms_thread_posted_to_orphan(ms_arena_t *orphan, bool much) {
     if (!much) {
@@ -538,14 +538,9 @@ void ms_thread_trim_orphans(void) {
  * as glibc's own does.) */
 static bool forks_alone;
 
-/* stdio's list of streams, which fork() locks after its handlers: a thread that holds it may be in a stream's function that
- * allocates, and must not wait for us then. The lock can be taken twice. Exported by glibc for such uses. */
-extern void _IO_list_lock(void), _IO_list_unlock(void), _IO_list_resetlock(void);
-
 static void fork_before(void) {
     forks_alone = ms_os_is_single_threaded();
     if (forks_alone) return;
-    _IO_list_lock();
     ms_lock_all();
     ms_backend_before_fork();
 }
@@ -554,7 +549,6 @@ static void fork_parent(void) {
     if (forks_alone) return;
     ms_backend_after_fork(false);
     ms_unlock_all();
-    _IO_list_unlock();
 }
 
 static void freeze_others(void) {
@@ -579,7 +573,6 @@ static void fork_child(void) {
     }
     ms_backend_after_fork(true);
     ms_lock_renew_all();
-    _IO_list_resetlock();
     ms_limit_after_fork();
     freeze_others();
 }

@@ -37,9 +37,6 @@ typedef struct ms_thread {
 
 #pragma GCC visibility push(hidden) /* no detour through the GOT */
 
-/* Whether the current thread's end will be heard of, in a destructor of its. */
-bool ms_thread_end_is_awaited(void);
-
 /* The thread's arena while a slow path changes it. ms_arena_current is the empty one meanwhile, so that a signal handler
  * that allocates finds no list, comes to ms_arena_try_enter() as well, and gets the stray arena. */
 extern __thread ms_arena_t *ms_arena_hidden __attribute__((tls_model("initial-exec")));

@@ -363,45 +363,6 @@ START_TEST(threads_fork_at_once) {
 }
 END_TEST
 
-/* fork() waits for stdio's list of streams, and whoever holds that may be in a stream that allocates, with locks of ours. */
-static _Atomic(bool) flushing;
-
-static ssize_t write_and_allocate(void *cookie, const char *text, size_t bytes) {
-    (void)cookie, (void)text;
-    for (size_t i = 0; i < 20; i++) free(malloc(((size_t)2 << 20) + i * 65536));
-    return (ssize_t)bytes;
-}
-
-static void *flush_streams(void *unused) {
-    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_and_allocate});
-    while (flushing) {
-        fputs("text", stream);
-        fflush(NULL);
-    }
-    fclose(stream);
-    return unused;
-}
-
-START_TEST(forks_while_streams_allocate) {
-    pthread_t flusher;
-    flushing = true;
-    ck_assert_int_eq(pthread_create(&flusher, NULL, flush_streams, NULL), 0);
-    for (int i = 0; i < 100; i++) {
-        int status;
-        pid_t pid = fork();
-        if (pid == 0) {
-            free(malloc((size_t)3 << 20));
-            fflush(NULL);
-            _exit(0);
-        }
-        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-        ck_assert_int_eq(status, 0);
-    }
-    flushing = false;
-    ck_assert_int_eq(pthread_join(flusher, NULL), 0);
-}
-END_TEST
-
 /* The program's own fork handlers may allocate. */
 static _Atomic(int) handler_calls;
 static void fork_handler(void) {
@@ -645,7 +606,6 @@ END_TEST
 static Suite *suite(void) {
     const TTest *tests[] = {forks_while_others_allocate,
                             threads_fork_at_once,
-                            forks_while_streams_allocate,
                             the_child_agrees_with_itself,
                             the_child_agrees_about_new_threads,
                             fork_handlers_that_allocate,

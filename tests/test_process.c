@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* asprintf */
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
@@ -20,6 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "memscope/memscope.h"
@@ -180,6 +182,65 @@ START_TEST(handlers_that_interrupt_calls_with_locks) {
     for (size_t i = 0; i < STORM_KEPT; i++) free(storm_kept[i]);
 }
 END_TEST
+
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define EACH_INSTRUCTION
+/* The same at each instruction of the library: the processor stops behind every one. */
+static uintptr_t stepped_start, stepped_end;
+static _Atomic(size_t) steps;
+
+static int find_library(struct dl_phdr_info *module, size_t bytes, void *symbol) {
+    (void)bytes;
+    for (int i = 0; i < module->dlpi_phnum; i++) {
+        uintptr_t start = module->dlpi_addr + module->dlpi_phdr[i].p_vaddr;
+        if (module->dlpi_phdr[i].p_type != PT_LOAD || (uintptr_t)symbol - start >= module->dlpi_phdr[i].p_memsz) continue;
+        stepped_start = start;
+        stepped_end = start + module->dlpi_phdr[i].p_memsz;
+        return 1;
+    }
+    return 0;
+}
+
+static void stepped(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info;
+    uintptr_t at = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    if (at < stepped_start || at >= stepped_end) return;
+    steps++;
+    free(malloc((size_t)3 << 20));
+    free(malloc(100));
+}
+
+static void step(void) { __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" ::: "cc", "memory"); }
+static void step_no_more(void) { __asm__ volatile("pushfq; andl $~0x100, (%%rsp); popfq" ::: "cc", "memory"); }
+
+static void *wait_for_ever(void *unused) {
+    pause();
+    return unused;
+}
+
+START_TEST(handlers_at_each_instruction) {
+    struct sigaction action = {.sa_sigaction = stepped, .sa_flags = SA_SIGINFO};
+    pthread_t thread; /* so that fork() takes locks */
+    if (!support_is_memscope() || !memscope_process_usage) return;
+    if (!dl_iterate_phdr(find_library, (void *)(uintptr_t)memscope_process_usage)) return;
+    ck_assert_int_eq(sigaction(SIGTRAP, &action, NULL), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, wait_for_ever, NULL), 0);
+    step();
+    mallinfo2();
+    step_no_more();
+    ck_assert_uint_gt(steps, 100);
+    ck_assert_int_eq(pthread_atfork(step, step_no_more, step_no_more), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        free(malloc(100));
+        _exit(7);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 7 << 8);
+}
+END_TEST
+#endif
 
 /* A handler that forks at any moment, also inside malloc: the parent and the child go on where they were. */
 extern char __libc_single_threaded __attribute__((weak));
@@ -825,6 +886,9 @@ END_TEST
 
 static Suite *suite(void) {
     const TTest *tests[] = {handlers_that_allocate,
+#ifdef EACH_INSTRUCTION
+                            handlers_at_each_instruction,
+#endif
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,
                             handlers_that_interrupt_malloc,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <sys/mman.h>
 
 #include "tests/new_forms.h"
 #include "tests/support.h"
@@ -28,6 +29,7 @@ struct Another {};
 
 Calls calls;
 enum { WORKS, OUT_OF_MEMORY, THROWS_ANOTHER } mood;
+char *pool; // where the operators take blocks from; nullptr: malloc
 size_t in_front; // bytes that the operators keep in front of a block; 0: they only pass on what malloc gives them
 
 // What the operators write there.
@@ -40,6 +42,11 @@ void *replaced_new(Kind kind, size_t size, size_t alignment) {
     calls.allocated[kind]++;
     if (mood == OUT_OF_MEMORY) throw std::bad_alloc();
     if (mood == THROWS_ANOTHER) throw Another();
+    if (pool) {
+        char *block = pool;
+        pool += (size + 15) / 16 * 16;
+        return block;
+    }
     if (!in_front) return kind == ALIGNED || kind == ALIGNED_ARRAY ? memalign(alignment, size) : malloc(size);
     size_t room = in_front < alignment ? alignment : in_front;
     char *start = static_cast<char *>(memalign(alignment, size + room));
@@ -51,6 +58,7 @@ void *replaced_new(Kind kind, size_t size, size_t alignment) {
 void replaced_delete(Kind kind, void *block) {
     if (!block) return;
     calls.released[kind]++;
+    if (pool) return;
     if (!in_front) {
         free(block);
         return;
@@ -146,6 +154,24 @@ START_TEST(forms_call_what_is_replaced) {
 }
 END_TEST
 
+// The first block of the program's memory lies behind a page that nobody may touch, in the middle of the heap.
+START_TEST(forms_read_nothing_in_front_of_a_block) {
+    const size_t page = 4096, room = 64 << 20; // more than the gaps between libraries
+    for (int i = 0; i < 3000; i++) ck_assert_ptr_nonnull(malloc(1000));
+    char *start = static_cast<char *>(mmap(nullptr, page + room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    ck_assert(start != MAP_FAILED && mprotect(start + page, room, PROT_READ | PROT_WRITE) == 0);
+    for (int i = 0; i < 30000; i++) ck_assert_ptr_nonnull(malloc(1000));
+    for (const Form &form : forms)
+        for (auto release : form.release) {
+            if (kind_of(form) != PLAIN && kind_of(form) != PLAIN_ARRAY) continue;
+            pool = start + page;
+            release(form.allocate(16, align_val_t(16)), 16, align_val_t(16));
+            pool = nullptr;
+        }
+    munmap(start, page + room);
+}
+END_TEST
+
 START_TEST(delete_of_null) {
     calls = {};
     for (const Form &form : forms)
@@ -206,7 +232,7 @@ START_TEST(expressions) {
 END_TEST
 
 Suite *suite() {
-    const TTest *tests[] = {forms_call_what_is_replaced, delete_of_null, exceptions, expressions};
+    const TTest *tests[] = {forms_call_what_is_replaced, forms_read_nothing_in_front_of_a_block, delete_of_null, exceptions, expressions};
     return SUPPORT_SUITE("replaced", tests);
 }
 
