@@ -189,12 +189,19 @@ bool ms_os_address_space_is_free(void) {
 
 static bool says_locked(char *line) { return strncmp(line, "VmLck:", 6) == 0 && strpbrk(line, "123456789"); }
 
+/* The file takes the kernel longer than a block takes to grow: it is read four times a second at most. */
 bool ms_os_memory_is_locked(void) {
+    static _Atomic(uint64_t) next_ns;
+    static _Atomic(bool) locked;
+    uint64_t now = ms_os_monotonic_ns();
+    if (now < atomic_load_explicit(&next_ns, memory_order_relaxed)) return atomic_load_explicit(&locked, memory_order_relaxed);
+    atomic_store_explicit(&next_ns, now + 250000000u, memory_order_relaxed);
     char line[256];
     int saved = errno;
-    bool locked = !ms_os_opens_nothing && ms_os_read_lines("/proc/self/status", line, sizeof line, says_locked);
+    bool is = !ms_os_opens_nothing && ms_os_read_lines("/proc/self/status", line, sizeof line, says_locked);
     errno = saved;
-    return locked;
+    atomic_store_explicit(&locked, is, memory_order_relaxed);
+    return is;
 }
 
 static bool purge(void *start, size_t bytes) {
