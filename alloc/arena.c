@@ -1711,13 +1711,24 @@ static void clear(char *at, size_t size) {
     memset(at, 0, size);
 }
 
+/* Whoever takes this much zeroed memory may use little of it, as a table that is thin: what the last user did not touch stays
+ * untouched. */
+#define CLEAR_TOUCHED_FROM ((size_t)8 << 20)
+static MS_COLD void clear_touched(char *at, size_t size) {
+    size_t before = -(uintptr_t)at % MS_PAGE, behind = ((uintptr_t)at + size) % MS_PAGE;
+    clear(at, before);
+    ms_os_clear_touched(at + before, size - before - behind, clear);
+    clear(at + size - behind, behind);
+}
+
 MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
     ms_caller_t caller = MS_CALLER(from);
     void *payload = ms_allocate(size, origin, &caller);
     if (!payload) return NULL;
     ms_block_facts_t block;
-    bool fresh = size > MS_SMALL_MAX && !ms_process.paranoid && ms_block_find(payload, &block) && block.large &&
-                 block.large->zeroed;
-    if (!fresh) clear(payload, size);
+    bool large = size > MS_SMALL_MAX && !ms_process.paranoid && ms_block_find(payload, &block) && block.large;
+    if (large && block.large->zeroed) return payload;
+    if (large && size >= CLEAR_TOUCHED_FROM) clear_touched(payload, size);
+    else clear(payload, size);
     return payload;
 }

@@ -100,6 +100,7 @@ MS_RARE bool ms_os_read_lines(const char *path, char *text, size_t room, bool (*
     return found;
 }
 
+#define PAGEMAP_THERE ((uint64_t)3 << 62) /* in memory, swapped out */
 #define PAGEMAP_ENTRIES 128 /* read at once */
 #define PAGEMAP_EXACT 2048  /* pages; of a range of more than these a sample is looked at: */
 #define PAGEMAP_SAMPLE 256
@@ -116,7 +117,6 @@ uint64_t ms_os_census_end(ms_os_census_t *census) {
 }
 
 size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes, size_t *first) {
-    static const uint64_t there = (uint64_t)3 << 62; /* in memory, swapped out */
     uint64_t entries[PAGEMAP_ENTRIES];
     if (census->pagemap < 0 || census->calls >= CENSUS_CALLS) {
         census->unseen += bytes;
@@ -130,7 +130,7 @@ size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes,
         ssize_t got = syscall(SYS_pread64, census->pagemap, entries, some * sizeof entries[0], at);
         if (got < (ssize_t)sizeof entries[0]) break;
         for (size_t i = 0; i < (size_t)got / sizeof entries[0]; i++, page += step) {
-            if (entries[i] & there) continue;
+            if (entries[i] & PAGEMAP_THERE) continue;
             if (count++ == 0) *first = page < step ? 0 : (page - step + 1) * MS_PAGE - offset;
         }
     }
@@ -140,19 +140,53 @@ size_t ms_os_census_add(ms_os_census_t *census, const char *start, size_t bytes,
     return found;
 }
 
+static bool read_pagemap(int pagemap, uintptr_t page, size_t count, uint64_t *entries) {
+    ssize_t bytes = (ssize_t)(count * sizeof *entries);
+    return syscall(SYS_pread64, pagemap, entries, bytes, (off_t)(page * sizeof *entries)) == bytes;
+}
+
 /* Whether no page of the range, in memory or swapped out, is this process's own. */
 static bool are_of_file(int pagemap, uintptr_t page, uintptr_t end) {
-    static const uint64_t there = (uint64_t)3 << 62, of_file = (uint64_t)1 << 61;
+    static const uint64_t of_file = (uint64_t)1 << 61;
     uint64_t entries[PAGEMAP_ENTRIES];
     while (page < end) {
         size_t some = end - page < PAGEMAP_ENTRIES ? end - page : PAGEMAP_ENTRIES;
-        ssize_t got = syscall(SYS_pread64, pagemap, entries, some * sizeof entries[0], (off_t)(page * sizeof entries[0]));
-        if (got != (ssize_t)(some * sizeof entries[0])) return false;
+        if (!read_pagemap(pagemap, page, some, entries)) return false;
         for (size_t i = 0; i < some; i++)
-            if ((entries[i] & there) && !(entries[i] & of_file)) return false;
+            if ((entries[i] & PAGEMAP_THERE) && !(entries[i] & of_file)) return false;
         page += some;
     }
     return true;
+}
+
+/* Whether of some pages of the range, far from each other, less than three in four were touched. */
+static bool are_few_touched(int pagemap, uintptr_t page, size_t count) {
+    enum { LOOKS = 16 };
+    size_t touched = 0;
+    for (size_t i = 0; i < LOOKS; i++) {
+        uint64_t entry;
+        if (!read_pagemap(pagemap, page + (2 * i + 1) * count / (2 * LOOKS), 1, &entry)) return false;
+        touched += (entry & PAGEMAP_THERE) != 0;
+    }
+    return touched < LOOKS * 3 / 4;
+}
+
+static void clear_touched(int pagemap, char *start, size_t pages, void (*clear)(char *start, size_t bytes)) {
+    uint64_t entries[PAGEMAP_ENTRIES];
+    size_t run = 0; /* pages right before `start` to clear */
+    for (size_t some; pages; pages -= some) {
+        some = pages < PAGEMAP_ENTRIES ? pages : PAGEMAP_ENTRIES;
+        bool known = read_pagemap(pagemap, (uintptr_t)start / MS_PAGE, some, entries);
+        for (size_t i = 0; i < some; i++, start += MS_PAGE) {
+            if (!known || (entries[i] & PAGEMAP_THERE)) {
+                run++;
+                continue;
+            }
+            if (run) clear(start - run * MS_PAGE, run * MS_PAGE);
+            run = 0;
+        }
+    }
+    if (run) clear(start - run * MS_PAGE, run * MS_PAGE);
 }
 
 bool ms_os_opens_nothing;
@@ -165,6 +199,15 @@ void ms_os_forget_file(const void *start, size_t bytes) {
         if (are_of_file(pagemap, first, end)) madvise((void *)(first * MS_PAGE), (end - first) * MS_PAGE, MADV_DONTNEED);
         close_file(pagemap);
     }
+    errno = saved;
+}
+
+void ms_os_clear_touched(void *start, size_t bytes, void (*clear)(char *start, size_t bytes)) {
+    int saved = errno, pagemap = ms_os_opens_nothing ? -1 : open_to_read("/proc/self/pagemap");
+    if (pagemap >= 0 && are_few_touched(pagemap, (uintptr_t)start / MS_PAGE, bytes / MS_PAGE))
+        clear_touched(pagemap, start, bytes / MS_PAGE, clear);
+    else clear(start, bytes);
+    if (pagemap >= 0) close_file(pagemap);
     errno = saved;
 }
 

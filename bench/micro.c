@@ -88,6 +88,21 @@ static void calloc_body(size_t count, void *context) {
     while (count--) free(keep(must(calloc(1, size))));
 }
 
+/* Two in turn, of which one byte in a MiB is written: a table that is thin. */
+static void thin_calloc_body(size_t count, void *context) {
+    size_t size = *(size_t *)context;
+    for (; count > 1; count -= 2) {
+        char *one = keep(must(calloc(1, size))), *other = keep(must(calloc(1, size)));
+        for (size_t at = 0; at < size; at += (size_t)1 << 20) one[at] = other[at] = 1;
+        free(one);
+        free(other);
+    }
+}
+
+static void run_thin_calloc(size_t size) {
+    print_ns(measure(thin_calloc_body, &size));
+}
+
 static void run_calloc(size_t size) {
     print_ns(measure(calloc_body, &size));
 }
@@ -554,6 +569,7 @@ static const struct {
     {"calloc-64", run_calloc, 64},
     {"calloc-4K", run_calloc, 4096},
     {"calloc-1M", run_calloc, 1 << 20},
+    {"calloc-16M-thin", run_thin_calloc, 16 << 20},
     {"aligned-64", run_aligned, 64},
     {"aligned-4096", run_aligned, 4096},
     {"realloc-same", run_realloc_same, 0},

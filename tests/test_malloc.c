@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -266,6 +268,31 @@ START_TEST(calloc_zeroes_reused_memory) {
             }
             for (size_t i = 0; i < 8; i++) free(dirty[i]);
         }
+}
+END_TEST
+
+/* Large blocks taken in turn, thinly used: zero they are, and nobody touched the rest of their pages for it. */
+START_TEST(calloc_of_large_blocks_touches_little) {
+    const size_t size = (size_t)16 << 20;
+    ck_assert_int_eq(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+    for (int round = 0; round < 20; round++) {
+        char *one = calloc(1, size), *other = calloc(1, size);
+        ck_assert(only_zeros(one + size / 2, 4096) && only_zeros(other, 4096));
+        for (size_t at = (size_t)round * 4096; at < size; at += size / 8) {
+            ck_assert_int_eq(one[at], 0);
+            one[at] = other[size - at - 1] = 'x';
+        }
+        free(one);
+        free(other);
+    }
+    unsigned char there[4096];
+    size_t touched = 0;
+    char *block = calloc(1, size), *page = block - (uintptr_t)block % 4096 + 4096;
+    ck_assert_int_eq(mincore(page, size - 4096, there), 0);
+    for (size_t i = 0; i < sizeof there - 1; i++) touched += there[i] & 1;
+    ck_assert_uint_lt(touched, 1024);
+    ck_assert(only_zeros(block, size));
+    free(block);
 }
 END_TEST
 
@@ -633,6 +660,7 @@ static Suite *suite(void) {
                             realloc_at_random_keeps_contents,
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
+                            calloc_of_large_blocks_touches_little,
                             impossible_sizes_are_refused,
                             more_than_the_machine_has_is_refused,
                             products_that_overflow_are_refused,
