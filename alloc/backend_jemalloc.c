@@ -37,9 +37,8 @@ static void start(void) {
 }
 
 static void start_on(char *stack) {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &before); /* if we are in a handler on an alternate stack, the next would find that free */
+    sigset_t before;
+    ms_os_block_signals(&before); /* if we are in a handler on an alternate stack, the next would find that free */
     if (getcontext(&starter) == 0) {
         starter.uc_stack.ss_sp = stack;
         starter.uc_stack.ss_size = STACK_BYTES;

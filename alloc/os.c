@@ -271,6 +271,14 @@ bool ms_os_populate(void *start, size_t bytes) {
     return there;
 }
 
+void ms_os_block_signals(sigset_t *before) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+    sigset_t others;
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(&others, own[i]);
+    sigprocmask(SIG_BLOCK, &others, before);
+}
+
 /* Metadata comes from 256 KiB pieces by an atomic bump. A request that does not fit what is left gets a new piece,
  * and a large one a mapping of its own. Two threads that map a piece at once: the loser gives its piece back. */
 #define PIECE ((size_t)256 << 10)

@@ -6,6 +6,7 @@
 #ifndef MS_ALLOC_OS_H
 #define MS_ALLOC_OS_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,6 +54,10 @@ extern bool ms_os_opens_nothing; /* so it does nothing: a sandbox may kill a pro
 /* The pages, of which none was touched, are there as if they were: in one call, for less than they cost one by one. False: the
  * kernel does not do it, or not now. */
 bool ms_os_populate(void *start, size_t bytes);
+
+/* Signals wait until sigprocmask(SIG_SETMASK, before). Not those that the thread's own instructions and system calls (SIGSYS of
+ * a sandbox) send: they would kill. */
+void ms_os_block_signals(sigset_t *before);
 
 /* Zeroed memory for memscope's own tables, never returned; any size, 16-byte aligned, from 64 bytes on 64-byte aligned.
  * Thread-safe without a lock. */

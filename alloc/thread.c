@@ -6,6 +6,7 @@
 #include "alloc/os.h"
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
+#include "alloc/runtime.h"
 #include "tracking/events.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
@@ -13,6 +14,7 @@
 #include "tracking/unwind.h"
 
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
@@ -538,9 +540,16 @@ void ms_thread_trim_orphans(void) {
  * as glibc's own does.) */
 static bool forks_alone;
 
+/* fork() takes the lock of stdio's streams when all handlers ran; whoever holds it meanwhile may be waiting for a lock of
+ * ours, as fflush(NULL) of a stream that allocates. So it is taken before them, if no handler runs after ours: one that
+ * waits for a lock whose holder opens a file would wait for ever. */
+extern void _IO_list_lock(void), _IO_list_unlock(void);
+static bool runs_last;
+
 static void fork_before(void) {
     forks_alone = ms_os_is_single_threaded();
     if (forks_alone) return;
+    if (runs_last) _IO_list_lock();
     ms_lock_all();
     ms_backend_before_fork();
 }
@@ -549,6 +558,7 @@ static void fork_parent(void) {
     if (forks_alone) return;
     ms_backend_after_fork(false);
     ms_unlock_all();
+    if (runs_last) _IO_list_unlock();
 }
 
 static void freeze_others(void) {
@@ -577,8 +587,30 @@ static void fork_child(void) {
     freeze_others();
 }
 
-/* pthread_atfork() does this, but would be linked behind all of our code: a page of its own in every process. */
-extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *module); /* LSB */
+/* Handlers that were registered first run last: what others register comes behind ours. pthread_atfork() of every program and
+ * library calls this, and finds ours before libc's as it finds malloc. Libraries that look into themselves first, or are loaded so
+ * that ours is not found, register with libc as ever. */
+typedef int register_fn(void (*before)(void), void (*parent)(void), void (*child)(void), void *module);
+static register_fn register_behind_ours;
+extern register_fn __register_atfork __attribute__((weak, visibility("default"), alias("register_behind_ours"))); /* LSB */
 extern void *__dso_handle;
+static register_fn *libcs_register;
 
-void ms_thread_init_fork(void) { __register_atfork(fork_before, fork_parent, fork_child, __dso_handle); }
+static int register_behind_ours(void (*before)(void), void (*parent)(void), void (*child)(void), void *module) {
+    ms_thread_init_fork();
+    return libcs_register ? libcs_register(before, parent, child, module) : ENOMEM;
+}
+
+/* pthread_atfork() itself would be linked behind all of our code: a page of its own in every process. Linked statically libc's own is
+ * in place of ours. */
+void ms_thread_init_fork(void) {
+    static bool registered;
+    if (registered) return;
+    registered = true;
+    register_fn *found = __register_atfork;
+    MS_OPAQUE(found);
+    runs_last = found == register_behind_ours;
+    if (runs_last) found = (register_fn *)ms_runtime_find("__register_atfork", gnu_get_libc_version());
+    libcs_register = found;
+    if (found) found(fork_before, fork_parent, fork_child, __dso_handle);
+}

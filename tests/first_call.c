@@ -184,6 +184,12 @@ DELETE(_ZdaPvmSt11align_val_t)
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)
 
 /* memscope's own calls */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *module);
+static void first___register_atfork(void) {
+    static void *module;
+    expect(__register_atfork(NULL, NULL, NULL, module) == 0, "__register_atfork");
+}
+
 static void first_memscope_version(void) {
     expect(memscope_version()[0] != 0, "no version");
 }
@@ -339,6 +345,7 @@ static const call_t calls[] = {
 #undef MS_SYMBOL
 #define OWN(name) \
     { #name, first_##name }
+    OWN(__register_atfork),
     OWN(memscope_version),
     OWN(memscope_init),
     OWN(memscope_process_usage),

@@ -2,6 +2,7 @@
  * allocate, to free what it inherited, to start threads, to fork again, and to export. */
 #define _GNU_SOURCE /* memfd_create, memmem */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -381,10 +382,19 @@ START_TEST(fork_handlers_that_allocate) {
 }
 END_TEST
 
-/* Handlers of a library that was loaded before ours were registered before ours, so between our handlers everything of
- * ours is held, by the thread that forks. What runs before all constructors is in their place. */
+/* Between our handlers everything of ours is held, by the thread that forks, and handlers that were registered before ours run
+ * there. A library does that which looks into libc first (RTLD_DEEPBIND); what runs before all constructors is in its place. */
 static bool early_handler_works;
+static int early_handler_calls;
+static pthread_mutex_t *lock_of_early_handler;
+static void early_handler_before(void) {
+    if (lock_of_early_handler) pthread_mutex_lock(lock_of_early_handler);
+}
+static void early_handler_after(void) {
+    if (lock_of_early_handler) pthread_mutex_unlock(lock_of_early_handler);
+}
 static void early_handler(void) {
+    early_handler_calls++;
     static void *kept[40]; /* freed by the next handler, so that what is free does not do */
     for (size_t i = 0; early_handler_works && i < 40; i++) {
         free(kept[i]);
@@ -392,8 +402,16 @@ static void early_handler(void) {
         memset(kept[i], 1, SIZE(i));
     }
 }
+#ifdef __x86_64__
+#define REGISTER_VERSION "GLIBC_2.3.2"
+#else
+#define REGISTER_VERSION "GLIBC_2.17"
+#endif
 static void register_early(void) {
-    pthread_atfork(early_handler, early_handler, early_handler);
+    int (*libcs)(void (*)(void), void (*)(void), void (*)(void), void *);
+    *(void **)&libcs = dlvsym(RTLD_DEFAULT, "__register_atfork", REGISTER_VERSION);
+    if (libcs) libcs(early_handler, early_handler, early_handler, NULL);
+    pthread_atfork(early_handler_before, early_handler_after, early_handler_after);
 }
 __attribute__((section(".preinit_array"), used)) static void (*const early)(void) = register_early;
 
@@ -401,10 +419,69 @@ START_TEST(earlier_fork_handlers_that_allocate) {
     static inherited_t inherited;
     fill_inherited(&inherited);
     early_handler_works = true;
+    early_handler_calls = 0;
     start_noise();
     for (int i = 0; i < FORKS / 2; i++) fork_and_check(&inherited, i % 8 == 0);
     stop_noise();
     early_handler_works = false;
+    ck_assert_int_eq(early_handler_calls, FORKS); /* here: before each fork, and after it */
+}
+END_TEST
+
+/* fork() waits for the lock of stdio's streams, and fflush(NULL), which has it, for a stream that allocates. */
+static ssize_t allocate_to_write(void *context, const char *data, size_t size) {
+    (void)context, (void)data;
+    for (size_t i = 0; i < 40; i++) free(realloc(malloc(SIZE(i) * 10 + 5000 * i), SIZE(i + 1)));
+    return (ssize_t)size;
+}
+static void *flush_all(void *stream) {
+    while (!atomic_load(&stop)) {
+        fputs("something to write", stream);
+        fflush(NULL);
+        usleep(300);
+    }
+    return NULL;
+}
+
+START_TEST(forks_beside_streams_that_allocate) {
+    static inherited_t inherited;
+    fill_inherited(&inherited);
+    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = allocate_to_write});
+    ck_assert_ptr_nonnull(stream);
+    start_noise();
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, flush_all, stream), 0);
+    for (int i = 0; i < FORKS * 2; i++) fork_and_check(&inherited, i % 16 == 0);
+    stop_noise();
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    fclose(stream);
+}
+END_TEST
+
+/* A library that takes a lock of its own for fork(), under which another thread opens files. */
+static pthread_mutex_t lock_of_library = PTHREAD_MUTEX_INITIALIZER;
+static void *open_and_close(void *path) {
+    while (!atomic_load(&stop)) {
+        pthread_mutex_lock(&lock_of_library);
+        FILE *file = fopen(path, "r");
+        if (!file || fclose(file) != 0) abort();
+        pthread_mutex_unlock(&lock_of_library);
+        usleep(300);
+    }
+    return NULL;
+}
+
+START_TEST(forks_beside_a_library_that_opens_files) {
+    static inherited_t inherited;
+    fill_inherited(&inherited);
+    lock_of_early_handler = &lock_of_library;
+    start_noise();
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, open_and_close, "/dev/null"), 0);
+    for (int i = 0; i < FORKS * 2; i++) fork_and_check(&inherited, i % 16 == 0);
+    stop_noise();
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    lock_of_early_handler = NULL;
 }
 END_TEST
 
@@ -610,6 +687,8 @@ static Suite *suite(void) {
                             the_child_agrees_about_new_threads,
                             fork_handlers_that_allocate,
                             earlier_fork_handlers_that_allocate,
+                            forks_beside_streams_that_allocate,
+                            forks_beside_a_library_that_opens_files,
                             late_destructors_in_a_child,
                             late_destructors_in_a_child_too,
                             forks_inside_a_task,

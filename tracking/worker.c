@@ -121,9 +121,8 @@ int ms_worker_start(ms_worker_t *worker) {
     atomic_store(&worker->alone, 0);
     atomic_store(&worker->bell, MS_BELL_SILENT);
     atomic_store(&worker->state, MS_WORKER_RUNNING);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
+    sigset_t before;
+    ms_os_block_signals(&before);
     int error = create(worker, STACK_BYTES);
     if (error == EINVAL) error = create(worker, 0); /* more static TLS than that */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
