@@ -19,8 +19,13 @@
 #define EXPORT __attribute__((visibility("default")))
 #define CALLER (&(ms_caller_t){.pc = __builtin_return_address(0)}) /* where there is more to do behind the call */
 
+/* A program may replace the C++ operators; linked with the archive, its own are not a second definition. */
+#define REPLACEABLE_C
+#define REPLACEABLE_NEW __attribute__((weak))
+#define REPLACEABLE_NEW_ARRAY __attribute__((weak))
+
 /* Every entry point is declared here once; prototypes of the ones no header declares. */
-#define MS_SYMBOL(name, origin) EXPORT __typeof__(name) name;
+#define MS_SYMBOL(name, origin) EXPORT REPLACEABLE_##origin __typeof__(name) name;
 void free_sized(void *payload, size_t size);
 void free_aligned_sized(void *payload, size_t alignment, size_t size);
 void cfree(void *payload);

@@ -543,7 +543,7 @@ static bool forks_alone;
 /* fork() takes the lock of stdio's streams when all handlers ran; whoever holds it meanwhile may be waiting for a lock of
  * ours, as fflush(NULL) of a stream that allocates. So it is taken before them, if no handler runs after ours: one that
  * waits for a lock whose holder opens a file would wait for ever. */
-extern void _IO_list_lock(void), _IO_list_unlock(void);
+extern void _IO_list_lock(void), _IO_list_unlock(void), _IO_list_resetlock(void);
 static bool runs_last;
 
 static void fork_before(void) {
@@ -583,6 +583,7 @@ static void fork_child(void) {
     }
     ms_backend_after_fork(true);
     ms_lock_renew_all();
+    if (runs_last) _IO_list_resetlock(); /* so does glibc, where it saw threads as we did */
     ms_limit_after_fork();
     freeze_others();
 }

@@ -158,11 +158,15 @@ static void on_refusal(int number, siginfo_t *info, void *context) {
 #endif
 }
 
+/* libc makes these calls, to start threads and end them, while it holds all signals back. */
+static bool kills_if_signalled(int call) { return call == SYS_madvise || call == SYS_clone; }
+
 START_TEST(a_call_is_refused) {
     static const unsigned answers[] = {SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ERRNO | ENOSYS, SECCOMP_RET_TRAP};
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         int status;
         refused = &families[_i];
+        if (answers[i] == SECCOMP_RET_TRAP && kills_if_signalled(refused->calls[0])) continue;
         pid_t pid = fork();
         ck_assert_int_ge(pid, 0);
         if (pid == 0) {
