@@ -225,10 +225,12 @@ static void fold_freed_cells(ms_thread_t *thread) {
 
 /* Whether to look for a record to reuse. A look costs a pass over all records: where the last ones found every old
  * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks; every eighth when codes run
- * out. */
-static bool reuse_is_due(void) {
-    bool scarce = atomic_load_explicit(&code_count, memory_order_relaxed) > MS_CODE_MAX - SCARCE_CODES;
-    uint32_t shift = scarce && reuse_failures > 3 ? 3 : reuse_failures;
+ * out and there is no other way. */
+static bool are_codes_scarce(void) {
+    return atomic_load_explicit(&code_count, memory_order_relaxed) > MS_CODE_MAX - SCARCE_CODES;
+}
+static bool reuse_is_due(bool only_way) {
+    uint32_t shift = only_way && reuse_failures > 3 ? 3 : reuse_failures;
     return (++reuse_starts & (((uint64_t)1 << shift) - 1)) == 0;
 }
 
@@ -258,8 +260,8 @@ void ms_thread_agree(void) {
 }
 
 /* Takes over the code of the oldest ended thread without live blocks; looks at a few only. */
-static ms_thread_t *record_reuse(void) {
-    if (!reuse_is_due()) return NULL;
+static ms_thread_t *record_reuse(bool only_way) {
+    if (!reuse_is_due(only_way)) return NULL;
     for (int tries = 0; tries < 4 && ended_count > KEPT_ENDED; tries++) {
         ms_thread_t *thread = oldest_ended;
         ended_remove(thread);
@@ -287,15 +289,29 @@ static ms_thread_t *record_reuse(void) {
     return NULL;
 }
 
-static ms_thread_t *record_take(void) {
-    ms_thread_t *thread = record_reuse();
-    if (!thread) thread = record_new();
+/* The record of the arena's last tenant, if codes run out. Those that are left are for arenas that are new. */
+static ms_thread_t *record_to_resume(const ms_arena_t *arena) {
+    ms_thread_t *thread = ms_thread_of_code(arena->code);
+    return are_codes_scarce() && thread->state == MS_THREAD_ENDED && thread->home == arena ? thread : NULL;
+}
+
+static ms_thread_t *record_resume(ms_thread_t *thread) {
+    ended_remove(thread);
+    folded.end_ns++;
+    return thread;
+}
+
+static ms_thread_t *record_take(const ms_arena_t *arena) {
+    ms_thread_t *last = record_to_resume(arena), *thread = record_reuse(are_codes_scarce() && !last);
+    if (!thread) thread = last ? record_resume(last) : record_new();
     if (!thread) return &folded;
-    thread->id = ++last_id;
+    if (!thread->id) {
+        thread->id = ++last_id;
+        thread->start_ns = ms_process_elapsed_ns();
+    }
     thread->tid = ms_os_thread_id();
     thread->pointer = (uintptr_t)__builtin_thread_pointer();
     prctl(PR_GET_NAME, thread->name);
-    thread->start_ns = ms_process_elapsed_ns();
     thread->state = MS_THREAD_RUNNING;
     return thread;
 }
@@ -375,6 +391,7 @@ static void detach(void *argument);
 static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     ms_arena_sequence_begin(arena);
     arena_forget_tenant(arena);
+    arena->peak_bytes = thread->peak_bytes; /* 0, unless it is resumed */
     ms_arena_sequence_end(arena);
     arena->thread = thread;
     arena->code = thread->code;
@@ -398,7 +415,7 @@ static MS_RARE ms_arena_t *attach(void) {
         key_exists = pthread_key_create(&key, detach) == 0;
     }
     ms_arena_t *arena = arena_from_pool();
-    if (arena) attach_arena(arena, record_take());
+    if (arena) attach_arena(arena, record_take(arena));
     ms_unlock(MS_LOCK_THREADS);
     if (arena) {
         ms_arena_current = arena;
@@ -426,6 +443,7 @@ static MS_RARE void end_record(ms_arena_t *arena) {
     thread->foreign_freed_blocks += arena->foreign_freed_blocks;
     thread->arena = NULL;
     if (thread != &folded) {
+        thread->home = arena;
         thread->peak_bytes = arena->peak_bytes;
         thread->end_ns = ms_process_elapsed_ns();
         thread->state = MS_THREAD_ENDED;

@@ -5,7 +5,9 @@
  *
  * A thread has a record with a code of 16 bits, which every block it allocates carries. Records of ended threads stay;
  * when there are many, the oldest whose blocks are all freed gives its code to a new thread, and its numbers go to the
- * folded record 0. Beyond 65,534 codes in use, threads share record 0.
+ * folded record 0. When codes run out, a thread that adopts an arena goes on with the record of the last one that had it: all
+ * blocks with its code are this arena's. Such a row is of several threads, one after the other, with the name of the last, and
+ * its peak is a lower bound. Beyond 65,534 codes in use, threads share record 0, and their calls are slow.
  *
  * Records, pool and list of arenas belong to MS_LOCK_THREADS; the numbers of a running thread are its arena's. */
 #ifndef MS_ALLOC_THREAD_H
@@ -27,6 +29,7 @@ typedef struct ms_thread {
     ms_thread_state_t state;
     uint64_t start_ns, end_ns; /* since the start of the process */
     ms_arena_t *arena;    /* while running */
+    ms_arena_t *home;     /* when ended: the arena it had */
     ms_flow_t final;      /* when ended: what it allocated and what it freed of its own */
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* when ended: other threads' blocks it freed */
     uint64_t peak_bytes, cpu_ns; /* when ended */
