@@ -104,11 +104,18 @@ static inline __attribute__((always_inline)) void *resize(void *payload, size_t 
 
 MS_HOT void *realloc(void *payload, size_t size) { return resize(payload, size); }
 
-void *reallocarray(void *payload, size_t count, size_t size) {
+/* As glibc's it calls the realloc() that is bound: where a program brings a malloc of its own but for reallocarray(), and under
+ * valgrind, which replaces the others, that is not ours. A jump: the caller stays the caller. */
+static __typeof__(realloc) *const bound_realloc = realloc;
+static inline __attribute__((always_inline)) void *resize_array(void *payload, size_t count, size_t size) {
     size_t bytes;
     if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
-    return resize(payload, bytes);
+    __typeof__(realloc) *const *bound = &bound_realloc;
+    MS_OPAQUE(bound);
+    return (*bound)(payload, bytes);
 }
+
+void *reallocarray(void *payload, size_t count, size_t size) { return resize_array(payload, count, size); }
 
 static bool is_power_of_two(size_t value) { return value != 0 && (value & (value - 1)) == 0; }
 
@@ -232,10 +239,7 @@ void *__libc_calloc(size_t count, size_t size) {
     return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : ms_callocate(bytes, MS_ORIGIN_C, NULL);
 }
 void *__libc_realloc(void *payload, size_t size) { return resize(payload, size); }
-void *__libc_reallocarray(void *payload, size_t count, size_t size) {
-    size_t bytes;
-    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : resize(payload, bytes);
-}
+void *__libc_reallocarray(void *payload, size_t count, size_t size) { return resize_array(payload, count, size); }
 void *__libc_memalign(size_t alignment, size_t size) { return memalign(alignment, size); }
 void *__libc_valloc(size_t size) { return valloc(size); }
 void *__libc_pvalloc(size_t size) { return pvalloc(size); }

@@ -14,6 +14,7 @@ _Atomic(uint64_t) ms_quarantined[MS_SMALL_CLASSES];
 
 /* First byte that differs from `value`, or bytes. */
 static size_t first_change(const unsigned char *start, unsigned char value, size_t bytes) {
+    if (bytes == 0 || (*start == value && memcmp(start, start + 1, bytes - 1) == 0)) return bytes; /* as nearly always */
     size_t at = 0;
     while (at < bytes && start[at] == value) at++;
     return at;

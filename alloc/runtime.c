@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "alloc/runtime.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <stdbool.h>
@@ -12,7 +13,7 @@ typedef ElfW(Dyn) dynamic_t;
 
 typedef struct {
     const char *name;
-    uintptr_t within, found;
+    uintptr_t within, behind, found; /* behind: 0 when it was passed */
     uint32_t hash;
 } search_t;
 
@@ -60,6 +61,10 @@ static int look_into(struct dl_phdr_info *object, size_t size, void *argument) {
     const symbol_t *symbols = NULL;
     const char *names = NULL;
     if (wanted->within && !holds(object, wanted->within)) return 0;
+    if (wanted->behind) {
+        if (holds(object, wanted->behind)) wanted->behind = 0;
+        return 0;
+    }
     for (size_t i = 0; i < object->dlpi_phnum; i++) {
         if (object->dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
         const dynamic_t *entry = (const dynamic_t *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr);
@@ -77,4 +82,21 @@ uintptr_t ms_runtime_find(const char *name, const void *within) {
     search_t wanted = {.name = name, .within = (uintptr_t)within, .hash = gnu_hash(name)};
     dl_iterate_phdr(look_into, &wanted);
     return wanted.found;
+}
+
+uintptr_t ms_runtime_find_next(const char *name, const void *own) {
+    search_t wanted = {.name = name, .behind = (uintptr_t)own, .hash = gnu_hash(name)};
+    dl_iterate_phdr(look_into, &wanted);
+    return wanted.found;
+}
+
+/* A jump: the caller stays the caller, whose search path and namespace count. */
+void *ms_runtime_dlopen(const char *file, int mode) {
+    static __typeof__(dlopen) *next;
+    __typeof__(dlopen) *call = __atomic_load_n(&next, __ATOMIC_RELAXED);
+    if (!call) {
+        call = (__typeof__(dlopen) *)ms_runtime_find_next("dlopen", &next);
+        __atomic_store_n(&next, call, __ATOMIC_RELAXED);
+    }
+    return call ? call(file, mode & ~RTLD_DEEPBIND) : NULL;
 }

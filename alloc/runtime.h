@@ -11,6 +11,13 @@
  * throwing an exception takes it too, up to GCC 11 or glibc 2.34. */
 uintptr_t ms_runtime_find(const char *name, const void *within);
 
+/* The same in the objects that are loaded behind the one `own` lies in: dlsym(RTLD_NEXT), where dlsym() cannot be called yet. */
+uintptr_t ms_runtime_find_next(const char *name, const void *own);
+
+/* The shared library exports it as dlopen() (Makefile.am). Without RTLD_DEEPBIND: a library that looks into libc before it looks
+ * for us would free our blocks with libc's free(). */
+__attribute__((visibility("default"))) void *ms_runtime_dlopen(const char *file, int mode);
+
 /* `function` is declared weak. */
 #define MS_RUNTIME(function, within) \
     ((function) ? (function) : (__typeof__(&(function)))ms_runtime_find(#function, (within)))

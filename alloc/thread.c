@@ -14,7 +14,6 @@
 #include "tracking/unwind.h"
 
 #include <errno.h>
-#include <gnu/libc-version.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
@@ -613,11 +612,11 @@ typedef int register_fn(void (*before)(void), void (*parent)(void), void (*child
 static register_fn register_behind_ours;
 extern register_fn __register_atfork __attribute__((weak, visibility("default"), alias("register_behind_ours"))); /* LSB */
 extern void *__dso_handle;
-static register_fn *libcs_register;
+static register_fn *next_register;
 
 static int register_behind_ours(void (*before)(void), void (*parent)(void), void (*child)(void), void *module) {
     ms_thread_init_fork();
-    return libcs_register ? libcs_register(before, parent, child, module) : ENOMEM;
+    return next_register ? next_register(before, parent, child, module) : ENOMEM;
 }
 
 /* pthread_atfork() itself would be linked behind all of our code: a page of its own in every process. Linked statically libc's own is
@@ -629,7 +628,7 @@ void ms_thread_init_fork(void) {
     register_fn *found = __register_atfork;
     MS_OPAQUE(found);
     runs_last = found == register_behind_ours;
-    if (runs_last) found = (register_fn *)ms_runtime_find("__register_atfork", gnu_get_libc_version());
-    libcs_register = found;
+    if (runs_last) found = (register_fn *)ms_runtime_find_next("__register_atfork", &next_register);
+    next_register = found;
     if (found) found(fork_before, fork_parent, fork_child, __dso_handle);
 }

@@ -3,6 +3,8 @@
  *
  *     first_call list          the places and the calls
  *     first_call PLACE CALL    does it; exit status 0 when the result is right */
+#define _GNU_SOURCE /* RTLD_DEEPBIND */
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -190,6 +192,11 @@ static void first___register_atfork(void) {
     expect(__register_atfork(NULL, NULL, NULL, module) == 0, "__register_atfork");
 }
 
+#pragma weak dlopen /* not in a program that is linked statically */
+static void first_dlopen(void) {
+    if (dlopen) expect(dlopen(NULL, RTLD_NOW | RTLD_DEEPBIND) != NULL, "dlopen");
+}
+
 static void first_memscope_version(void) {
     expect(memscope_version()[0] != 0, "no version");
 }
@@ -346,6 +353,7 @@ static const call_t calls[] = {
 #define OWN(name) \
     { #name, first_##name }
     OWN(__register_atfork),
+    OWN(dlopen),
     OWN(memscope_version),
     OWN(memscope_init),
     OWN(memscope_process_usage),

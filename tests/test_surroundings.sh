@@ -29,6 +29,25 @@ C
 $CC -O1 -fno-builtin -static hello.c -o static
 quiet "a statically linked program" hello ./static
 
+cat >own.c <<'C'
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static char memory[1 << 20];
+static size_t used;
+void *malloc(size_t size) { return used += 64, memory + (used += (size + 63) / 64 * 64) - (size + 63) / 64 * 64; }
+void free(void *block) { if (block && ((char *)block < memory || (char *)block >= memory + sizeof memory)) puts("foreign"), abort(); }
+void *realloc(void *block, size_t size) { void *fresh = malloc(size); return block ? memcpy(fresh, block, size / 2) : fresh; }
+void *calloc(size_t count, size_t size) { return malloc(count * size); }
+int main(void) { free(reallocarray(reallocarray(NULL, 10, 10), 20, 10)); puts("hello"); return 0; }
+C
+# shellcheck disable=SC2086
+$CC -O1 -fno-builtin own.c -o own
+bad=0
+[ "$(LD_PRELOAD=$lib ./own 2>&1)" = hello ] || bad=1
+count "a program with a malloc of its own, but for reallocarray()" "$bad"
+
 cat >bare.c <<'C'
 void _start(void) {
     __asm__ volatile("int $0x80" : : "a"(4), "b"(1), "c"("hello\n"), "d"(6) : "memory");

@@ -74,11 +74,25 @@ def complaint(snapshot, truth):
     return None
 
 
+def errors_beside(command):
+    """What valgrind complains of where our malloc is preloaded and replaced by valgrind's: blocks of the one freed by the other."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = os.path.join(directory, "valgrind")
+        subprocess.run(["valgrind", "-q", f"--log-file={log}", *command], check=True, stdout=subprocess.DEVNULL,
+                       env=dict(os.environ, LD_PRELOAD=os.environ["MEMSCOPE_LIB"]))
+        with open(log, encoding="utf-8") as lines:
+            return lines.read()
+
+
 def main():
     if shutil.which("valgrind") is None:
         print("valgrind is not installed")
         return 77
     passed = failed = 0
+    found = errors_beside(["ls", "/"])
+    passed, failed = passed + (not found), failed + bool(found)
+    if found:
+        print(f"FAILED: ls under valgrind and the malloc: {found}")
     for command in PROGRAMS:
         if shutil.which(command[0]) is None:
             print(f"skipped: {command[0]} is not installed")
