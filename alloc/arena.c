@@ -595,6 +595,8 @@ void ms_arena_flush_all(ms_arena_t *arena) {
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES 65536
 
+static inline void look_at_loss(ms_arena_t *arena);
+
 void ms_arena_post(ms_arena_t *arena) {
     ms_arena_t *owner = arena->outbox_owner;
     if (!owner) return;
@@ -614,6 +616,7 @@ void ms_arena_post(ms_arena_t *arena) {
     ms_reclaim_posted(owner, bytes);
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN))
         ms_thread_posted_to_orphan(owner, atomic_load_explicit(&owner->inbox_bytes, memory_order_relaxed) >= OUTBOX_BYTES);
+    look_at_loss(arena);
 }
 
 static inline ms_facts_t facts_freed(ms_facts_t facts, size_t unrequested, const void *next) {
@@ -706,6 +709,23 @@ static inline void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
     if (lost > arena->unseen_loss) arena->unseen_loss = lost;
     int64_t delta = (int64_t)(gained - lost);
     if (delta != 0) change_live(delta); /* not in a loop that allocates and frees: no need for the line all threads write */
+}
+
+uint64_t ms_arena_unsettled_loss(const ms_arena_t *arena) {
+    uint64_t freed = ms_read(&arena->freed_bytes) + ms_read(&arena->other_freed_bytes) + ms_read(&arena->foreign_freed_bytes);
+    int64_t lost = (int64_t)(freed - ms_read(&arena->settled.freed_bytes));
+    return lost > 0 ? (uint64_t)lost : 0;
+}
+
+/* A thread that only frees comes to no settle, and others' peaks would rise as if all of that were still there. */
+#define LOSS_MOST ((uint64_t)64 << 10)
+static MS_COLD void settle_loss(ms_arena_t *arena) {
+    ms_flow_t flow = ms_arena_bytes(arena);
+    settle_process(arena, &flow);
+}
+static inline void look_at_loss(ms_arena_t *arena) {
+    uint64_t freed = arena->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
+    if (ms_unlikely(freed - arena->settled.freed_bytes > LOSS_MOST)) settle_loss(arena);
 }
 
 #define DECAY_STEP_NS 250000000u
@@ -1349,8 +1369,10 @@ static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, block->base, block->size);
     count_free(arena, block);
     ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
+    if (ms_facts_code(block->facts) != arena->code) ms_thread_large_is_gone(ms_facts_code(block->facts), block->size);
     ms_header_set_free(block->header, NULL);
     ms_large_release(&arena->kept, block->large);
+    look_at_loss(arena);
 }
 
 static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
@@ -1436,7 +1458,10 @@ static inline bool release_large_own(ms_arena_t *arena, void *payload, ms_origin
     if (block->sample_site) count_sample_free_large(arena, block);
     ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
     ms_header_set_free(header, NULL);
-    if (ms_unlikely(!ms_large_keep(&arena->kept, block))) ms_large_release(&arena->kept, block);
+    if (ms_unlikely(!ms_large_keep(&arena->kept, block))) {
+        ms_large_release(&arena->kept, block);
+        look_at_loss(arena);
+    }
     ms_arena_show(arena);
     return true;
 }

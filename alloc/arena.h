@@ -167,7 +167,7 @@ typedef struct ms_arena {
     _Alignas(64) _Atomic(void *) inbox;
     _Atomic(uint64_t) inbox_bytes;     /* about what is in it: see reclaim.h */
     _Atomic(ms_slab_t *) sorted;       /* slabs with blocks that were sorted out of it (alloc/reclaim.h) */
-    _Atomic(uint64_t) reclaimed_bytes; /* own blocks freed by others whose slabs others gave back */
+    _Atomic(uint64_t) reclaimed_bytes; /* own blocks freed by others: whose slabs others gave back, and large ones */
     _Atomic(uint32_t) reclaimed_slabs; /* of slab_count */
     _Atomic(uint32_t) reclaimed_cut[MS_SMALL_CLASSES]; /* of cut, not taken off it yet */
 } ms_arena_t;
@@ -491,6 +491,7 @@ void ms_arena_flush_task(ms_arena_t *arena);
 
 /* Brings process, thread and task peaks up to date, and the age of new blocks; sets the next due event. */
 void ms_arena_settle(ms_arena_t *arena);
+uint64_t ms_arena_unsettled_loss(const ms_arena_t *arena); /* bytes freed since the last settle of the process */
 void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob changed, behind a settle */
 
 /* Sends what waits in the outbox to its owner. */

@@ -383,6 +383,12 @@ void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size)
     if (ms_unlikely(shared)) ms_unlock(MS_LOCK_THREADS);
 }
 
+void ms_thread_large_is_gone(uint32_t code, size_t size) {
+    const ms_thread_t *owner = ms_thread_of_code(code);
+    ms_arena_t *arena = owner ? __atomic_load_n(&owner->arena, __ATOMIC_RELAXED) : NULL;
+    if (arena) atomic_fetch_add_explicit(&arena->reclaimed_bytes, size, memory_order_relaxed);
+}
+
 /* ---- attach and detach */
 
 static void detach(void *argument);
@@ -396,7 +402,7 @@ static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     arena->code = thread->code;
     arena->tenant = ++tenants;
     ms_trace_adopt(arena);
-    if (thread != &folded) thread->arena = arena;
+    if (thread != &folded) __atomic_store_n(&thread->arena, arena, __ATOMIC_RELAXED);
     if (arena->unwind) ms_unwind_thread_reset(arena->unwind);
     ms_arena_dress(arena);
     ms_sampling_start(arena);
@@ -440,7 +446,7 @@ static MS_RARE void end_record(ms_arena_t *arena) {
     add_arena_flow(&thread->final, arena);
     thread->foreign_freed_bytes += arena->foreign_freed_bytes;
     thread->foreign_freed_blocks += arena->foreign_freed_blocks;
-    thread->arena = NULL;
+    __atomic_store_n(&thread->arena, NULL, __ATOMIC_RELAXED);
     if (thread != &folded) {
         thread->home = arena;
         thread->peak_bytes = arena->peak_bytes;

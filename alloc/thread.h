@@ -89,6 +89,7 @@ void ms_thread_agree(void);
 
 /* Blocks of `code` were freed here, by a thread whose they are not. */
 void ms_thread_count_foreign_free(ms_arena_t *arena, uint32_t code, size_t size);
+void ms_thread_large_is_gone(uint32_t code, size_t size); /* that thread's, freed by another: it counts towards its peak no more */
 
 ms_arena_t *ms_arena_first(void); /* all arenas, linked by next; never removed */
 

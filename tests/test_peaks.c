@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,72 @@ static void *succeed(void *unused) {
     check_peak(&usage, 8000 * BLOCKS);
     return unused;
 }
+
+/* One thread allocates, another does nothing but free: what it freed is gone from everybody's peak. */
+enum { QUEUE = 16 };
+static void *queue[QUEUE];
+static _Atomic size_t queued, taken;
+static size_t queue_rounds;
+static void *free_what_comes(void *unused) {
+    for (size_t i = 0; i < queue_rounds; i++) {
+        while (atomic_load(&queued) <= i) sched_yield();
+        free(queue[i % QUEUE]);
+        atomic_store(&taken, i + 1);
+    }
+    return unused;
+}
+
+static void hand_over(size_t size, size_t rounds) {
+    pthread_t thread;
+    atomic_store(&queued, 0);
+    atomic_store(&taken, 0);
+    queue_rounds = rounds;
+    ck_assert_int_eq(pthread_create(&thread, NULL, free_what_comes, NULL), 0);
+    for (size_t i = 0; i < rounds; i++) {
+        while (i - atomic_load(&taken) >= QUEUE) sched_yield();
+        ck_assert_ptr_nonnull(queue[i % QUEUE] = malloc(size));
+        atomic_store(&queued, i + 1);
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+
+START_TEST(a_thread_that_only_frees_raises_no_peak) {
+    const size_t sizes[] = {1000, 20000, 65536, MIB};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        hand_over(sizes[i], 400 * MIB / sizes[i]);
+        memscope_usage_t process = process_usage(), thread = thread_usage();
+        ck_assert_uint_le(process.peak_bytes, (QUEUE + 1) * sizes[i] + process.peak_error_bytes + ROOM);
+        ck_assert_uint_le(process.peak_error_bytes, 3 * MIB); /* of two threads, a block each and a quantum */
+        ck_assert_uint_le(thread.peak_bytes, (QUEUE + 1) * sizes[i] + ROOM);
+    }
+}
+END_TEST
+
+/* Threads that take 100 MiB each, one after the other, and then wait: what they keep for themselves is in the error. */
+static pthread_barrier_t all_done;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static void *take_much_and_wait(void *unused) {
+    void *mine[100];
+    pthread_mutex_lock(&one_at_a_time);
+    for (size_t i = 0; i < 100; i++) mine[i] = malloc(MIB);
+    for (size_t i = 0; i < 100; i++) free(mine[i]);
+    pthread_mutex_unlock(&one_at_a_time);
+    pthread_barrier_wait(&all_done);
+    return unused;
+}
+
+START_TEST(threads_that_wait_raise_no_peak) {
+    enum { THREADS = 8 };
+    pthread_t threads[THREADS];
+    ck_assert_int_eq(pthread_barrier_init(&all_done, NULL, THREADS + 1), 0);
+    for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, take_much_and_wait, NULL), 0);
+    pthread_barrier_wait(&all_done);
+    for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    memscope_usage_t process = process_usage();
+    check_peak(&process, 100 * MIB);
+    ck_assert_uint_le(process.peak_error_bytes, 100 * MIB);
+}
+END_TEST
 
 START_TEST(an_adopted_arena_starts_from_nothing) {
     for (int round = 0; round < 3; round++) {
@@ -244,7 +311,8 @@ END_TEST
 
 static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
-                            handing_blocks_over_does_not_lower_a_peak, an_adopted_arena_starts_from_nothing,
+                            handing_blocks_over_does_not_lower_a_peak, a_thread_that_only_frees_raises_no_peak,
+                            threads_that_wait_raise_no_peak, an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
                             a_large_task_hides_no_peak_of_a_small_one, changes_of_sampling_hide_no_peak,
                             what_was_allocated_never_becomes_less};

@@ -116,9 +116,11 @@ uint64_t ms_peak_error(void) {
     if (ms_process.always_slow) return 0;
     uint64_t turn = 0, others = 0, arenas = 0;
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
-        arenas += arena->unseen_gain != 0;
+        uint64_t gain = ms_read(&arena->unseen_gain), loss = ms_read(&arena->unseen_loss), now = ms_arena_unsettled_loss(arena);
+        if (now > loss) loss = now;
+        arenas += gain != 0 || loss != 0;
         turn += ms_read(&arena->unseen_turn);
-        others += ms_read(&arena->unseen_gain) + ms_read(&arena->unseen_loss);
+        others += gain + loss;
     }
     return arenas > 1 ? others : turn; /* a thread alone sees all of its own changes when it looks */
 }
