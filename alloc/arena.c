@@ -1726,7 +1726,8 @@ MS_HOT void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const
 #define CLEAR_PIECES_FROM ((size_t)1 << 20)
 #define CLEAR_LINE 64
 
-static void clear(char *at, size_t size) {
+static void clear(void *start, size_t size) {
+    char *at = start;
     bool pieces = size <= CLEAR_PIECES_MAX || size >= CLEAR_PIECES_FROM;
     size_t piece = CLEAR_PIECE - (uintptr_t)at % CLEAR_LINE;
     for (; pieces && size > piece; at += piece, size -= piece, piece = CLEAR_PIECE) {
@@ -1739,11 +1740,29 @@ static void clear(char *at, size_t size) {
 /* Whoever takes this much zeroed memory may use little of it, as a table that is thin: what the last user did not touch stays
  * untouched. */
 #define CLEAR_TOUCHED_FROM ((size_t)8 << 20)
+static void clear_pages(char *at, size_t pages) {
+    uint64_t touched[MS_OS_LOOK / 64];
+    ms_lock(MS_LOCK_LARGE);
+    bool known = ms_os_look_touched(at, pages, touched);
+    ms_unlock(MS_LOCK_LARGE);
+    if (!known) {
+        clear(at, pages * MS_PAGE);
+        return;
+    }
+    for (size_t first = 0, end; first < pages; first = end) {
+        bool is = touched[first / 64] >> first % 64 & 1;
+        for (end = first + 1; end < pages && (touched[end / 64] >> end % 64 & 1) == is; end++) {}
+        /* nothing is there, but somebody who serves page faults (userfaultfd) may have something to put there */
+        (is ? clear : ms_os_clear)(at + first * MS_PAGE, (end - first) * MS_PAGE);
+    }
+}
+
 static MS_COLD void clear_touched(char *at, size_t size) {
-    size_t before = -(uintptr_t)at % MS_PAGE, behind = ((uintptr_t)at + size) % MS_PAGE;
+    size_t before = -(uintptr_t)at % MS_PAGE, pages = (size - before) / MS_PAGE;
     clear(at, before);
-    ms_os_clear_touched(at + before, size - before - behind, clear);
-    clear(at + size - behind, behind);
+    for (size_t first = 0; first < pages; first += MS_OS_LOOK)
+        clear_pages(at + before + first * MS_PAGE, pages - first < MS_OS_LOOK ? pages - first : MS_OS_LOOK);
+    clear(at + before + pages * MS_PAGE, size - before - pages * MS_PAGE);
 }
 
 MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {
@@ -1753,7 +1772,7 @@ MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *fr
     ms_block_facts_t block;
     bool large = size > MS_SMALL_MAX && !ms_process.paranoid && ms_block_find(payload, &block) && block.large;
     if (large && block.large->zeroed) return payload;
-    if (large && size >= CLEAR_TOUCHED_FROM) clear_touched(payload, size);
+    if (large && size >= CLEAR_TOUCHED_FROM && !ms_lock_is_held()) clear_touched(payload, size);
     else clear(payload, size);
     return payload;
 }

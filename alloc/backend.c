@@ -48,43 +48,29 @@ extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_j
 
 void ms_je_forget_thread(void); /* alloc/jemalloc_imports.c */
 
-/* MS_LOCK_BACKEND: it holds its own locks for a fork. A handler that allocates while it takes them or lets them go, or uses them,
- * would wait for its own thread: signals wait instead. */
-static bool jemalloc_rests;
-static sigset_t signals_before;
+static bool jemalloc_rests; /* MS_LOCK_BACKEND: it holds its own locks for a fork */
 
 void ms_backend_before_fork(void) {
     if (!ms_je_before_fork) return;
-    sigset_t before;
-    ms_os_block_signals(&before);
     ms_je_before_fork();
     jemalloc_rests = true;
-    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 void ms_backend_after_fork(bool in_child) {
     if (!jemalloc_rests) return;
-    sigset_t before;
-    ms_os_block_signals(&before);
     jemalloc_rests = false;
     if (in_child)
         ms_je_after_fork_child();
     else
         ms_je_after_fork_parent();
-    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 /* A fork handler that runs after ours may need a backing that already rests: it is woken for the call. */
 static void wake(void) {
-    if (!jemalloc_rests) return;
-    ms_os_block_signals(&signals_before);
-    ms_je_after_fork_parent();
+    if (jemalloc_rests) ms_je_after_fork_parent();
 }
 static void put_to_rest(void) {
-    if (!jemalloc_rests) return;
-    ms_je_before_fork();
-    sigset_t before = signals_before;
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (jemalloc_rests) ms_je_before_fork();
 }
 
 /* It keeps a list of the threads that called it, in their own memory. A thread that ends is not heard of in any case. */

@@ -1,13 +1,14 @@
 #include "alloc/lock.h"
+#include "alloc/os.h"
 #include "alloc/thread.h"
 #include "config.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #if MS_DEBUG
 #include <stdlib.h>
-#include "alloc/os.h"
 #endif
 
 /* One cache line each: threads that wait for one do not slow the others. */
@@ -16,8 +17,10 @@ static struct {
     char apart[64 - sizeof(pthread_mutex_t) % 64];
 } locks[MS_LOCK_COUNT] = {[0 ... MS_LOCK_COUNT - 1] = {.mutex = PTHREAD_MUTEX_INITIALIZER}};
 
-/* The thread between the two halves of a fork(): handlers of others that run meanwhile may call malloc and free. */
+/* The thread between the two halves of a fork(): handlers of others that run meanwhile may call malloc and free. Handlers of
+ * signals may not: where locks say nothing, one would find what the other has half changed. They wait. */
 static __thread bool holds_all __attribute__((tls_model("initial-exec")));
+static sigset_t signals_before; /* all locks */
 
 static __thread unsigned held __attribute__((tls_model("initial-exec"))); /* bit per rank */
 
@@ -78,15 +81,18 @@ void ms_unlock(ms_lock_rank_t rank) {
 
 void ms_lock_all(void) {
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) ms_lock((ms_lock_rank_t)rank);
+    ms_os_block_signals(&signals_before);
     holds_all = true;
     show_arena();
 }
 
 void ms_unlock_all(void) {
+    sigset_t before = signals_before;
     hidden_for_locks = hide_arena();
     atomic_signal_fence(memory_order_seq_cst);
     holds_all = false;
     for (int rank = MS_LOCK_COUNT - 1; rank >= 0; rank--) ms_unlock((ms_lock_rank_t)rank);
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 void ms_lock_renew_all(void) {
@@ -95,4 +101,5 @@ void ms_lock_renew_all(void) {
     atomic_signal_fence(memory_order_seq_cst);
     holds_all = false;
     pthread_setcancelstate(cancel_state, NULL);
+    sigprocmask(SIG_SETMASK, &signals_before, NULL);
 }

@@ -171,22 +171,18 @@ static bool are_few_touched(int pagemap, uintptr_t page, size_t count) {
     return touched < LOOKS * 3 / 4;
 }
 
-static void clear_touched(int pagemap, char *start, size_t pages, void (*clear)(char *start, size_t bytes)) {
-    uint64_t entries[PAGEMAP_ENTRIES];
-    size_t run = 0; /* pages right before `start` to clear */
-    for (size_t some; pages; pages -= some) {
-        some = pages < PAGEMAP_ENTRIES ? pages : PAGEMAP_ENTRIES;
-        bool known = read_pagemap(pagemap, (uintptr_t)start / MS_PAGE, some, entries);
-        for (size_t i = 0; i < some; i++, start += MS_PAGE) {
-            if (!known || (entries[i] & PAGEMAP_THERE)) {
-                run++;
-                continue;
-            }
-            if (run) clear(start - run * MS_PAGE, run * MS_PAGE);
-            run = 0;
-        }
+static bool read_touched(int pagemap, uintptr_t page, size_t pages, uint64_t *touched) {
+    uint64_t entries[PAGEMAP_ENTRIES] = {1};
+    /* the page of what was just written must be there: under an emulator the file may tell of other memory */
+    if (!read_pagemap(pagemap, (uintptr_t)entries / MS_PAGE, 1, entries) || !(entries[0] & PAGEMAP_THERE)) return false;
+    if (!are_few_touched(pagemap, page, pages)) return false;
+    for (size_t first = 0, some; first < pages; first += some) {
+        some = pages - first < PAGEMAP_ENTRIES ? pages - first : PAGEMAP_ENTRIES;
+        if (!read_pagemap(pagemap, page + first, some, entries)) return false;
+        for (size_t i = 0; i < some; i++)
+            if (entries[i] & PAGEMAP_THERE) touched[(first + i) / 64] |= (uint64_t)1 << (first + i) % 64;
     }
-    if (run) clear(start - run * MS_PAGE, run * MS_PAGE);
+    return true;
 }
 
 bool ms_os_opens_nothing;
@@ -202,13 +198,17 @@ void ms_os_forget_file(const void *start, size_t bytes) {
     errno = saved;
 }
 
-void ms_os_clear_touched(void *start, size_t bytes, void (*clear)(char *start, size_t bytes)) {
-    int saved = errno, pagemap = ms_os_opens_nothing ? -1 : open_to_read("/proc/self/pagemap");
-    if (pagemap >= 0 && are_few_touched(pagemap, (uintptr_t)start / MS_PAGE, bytes / MS_PAGE))
-        clear_touched(pagemap, start, bytes / MS_PAGE, clear);
-    else clear(start, bytes);
-    if (pagemap >= 0) close_file(pagemap);
+bool ms_os_look_touched(const void *start, size_t pages, uint64_t touched[MS_OS_LOOK / 64]) {
+    if (ms_os_opens_nothing || getauxval(AT_PAGESZ) != MS_PAGE) return false;
+    int saved = errno, pagemap = open_to_read("/proc/self/pagemap");
+    bool known = false;
+    if (pagemap >= 0) {
+        memset(touched, 0, MS_OS_LOOK / 8);
+        known = read_touched(pagemap, (uintptr_t)start / MS_PAGE, pages, touched);
+        close_file(pagemap);
+    }
     errno = saved;
+    return known;
 }
 
 /* vm.overcommit_memory == 2: every mapping counts as if it were used. Read once. */

@@ -50,6 +50,8 @@ static bool stray_exists; /* MS_LOCK_STRAY */
 static pthread_key_t key;
 static bool started, key_exists; /* MS_LOCK_THREADS */
 
+static _Atomic(ms_thread_t *) freers; /* grows only */
+
 static bool any_cut_off; /* MS_LOCK_THREADS: ms_thread_agree() has something to do */
 static uint64_t reuse_starts;
 static uint32_t reuse_failures; /* MS_LOCK_THREADS: looks in a row that found nothing, at most 8 */
@@ -197,10 +199,19 @@ static bool has_live_blocks(const ms_thread_t *thread) {
     return thread->final.allocated_blocks != thread->final.freed_blocks + others.freed_blocks;
 }
 
+/* From now on it may be among those that freed blocks of others. */
+static void set_freed(ms_thread_t *thread, ms_cells_t *cells) {
+    __atomic_store_n(&thread->freed, cells, __ATOMIC_RELEASE);
+    thread->next_freer = atomic_load_explicit(&freers, memory_order_relaxed);
+    /* release: pairs with ms_thread_freed_by_others() */
+    while (!atomic_compare_exchange_weak_explicit(&freers, &thread->next_freer, thread, memory_order_release, memory_order_relaxed));
+}
+
 /* What `thread` freed of others moves to the folded record, where each cell keeps naming its owner. */
 static void fold_freed_cells(ms_thread_t *thread) {
     if (!thread->freed) return;
-    if (!folded.freed) folded.freed = ms_os_map_metadata(sizeof *folded.freed);
+    ms_cells_t *cells = folded.freed ? NULL : ms_os_map_metadata(sizeof *cells);
+    if (cells) set_freed(&folded, cells);
     for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
         ms_cell_t *cell = ms_cell_find(thread->freed, code);
         if (!cell || !cell->freed_blocks) continue;
@@ -222,7 +233,7 @@ static void fold_freed_cells(ms_thread_t *thread) {
     }
 }
 
-/* Whether to look for a record to reuse. A look costs a pass over all records: where the last ones found every old
+/* Whether to look for a record to reuse. A look costs a pass over all that freed blocks of others: where the last ones found every old
  * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks; every eighth when codes run
  * out and there is no other way. */
 static bool are_codes_scarce(void) {
@@ -278,9 +289,7 @@ static ms_thread_t *record_reuse(bool only_way) {
         folded.cpu_ns += thread->cpu_ns;
         folded.end_ns++; /* counts folded threads */
         fold_freed_cells(thread);
-        ms_cells_t *freed = thread->freed;
-        uint32_t code = thread->code;
-        *thread = (ms_thread_t){.code = code, .freed = freed};
+        *thread = (ms_thread_t){.code = thread->code, .freed = thread->freed, .next_freer = thread->next_freer};
         reuse_failures = 0;
         return thread;
     }
@@ -334,9 +343,9 @@ ms_flow_t ms_thread_own_flow(const ms_thread_t *thread) {
 
 ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread) {
     ms_flow_t sum = {0};
-    for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
-        const ms_thread_t *other = ms_thread_of_code(code);
-        const ms_cell_t *cell = other && other->freed ? ms_cell_find(other->freed, thread->code) : NULL;
+    const ms_thread_t *other = atomic_load_explicit(&freers, memory_order_acquire);
+    for (; other; other = other->next_freer) {
+        const ms_cell_t *cell = ms_cell_find(other->freed, thread->code);
         if (!cell || ms_read(&cell->owner) != thread->id) continue;
         sum.freed_bytes += ms_read(&cell->freed_bytes);
         sum.freed_blocks += ms_read(&cell->freed_blocks);
@@ -350,7 +359,7 @@ static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const m
     if (!freer->freed) {
         ms_cells_t *cells = ms_os_map_metadata(sizeof *cells);
         if (!cells) return ms_cell_drop();
-        __atomic_store_n(&freer->freed, cells, __ATOMIC_RELEASE);
+        set_freed(freer, cells);
     }
     ms_cell_t *cell = ms_cell(freer->freed, code);
     if (!ms_cell_find(freer->freed, code)) return cell; /* the shared one, of whose numbers nothing is known */
@@ -569,10 +578,16 @@ static bool forks_alone;
 extern void _IO_list_lock(void), _IO_list_unlock(void), _IO_list_resetlock(void);
 static bool runs_last;
 
+/* libc's own lock of the handlers it knows is held by a thread that registers one, for which it may allocate; fork() takes that
+ * lock again behind our handler. Recursive: a handler past ours may register one. */
+#define REGISTERING PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP
+static pthread_mutex_t registering = REGISTERING;
+
 static void fork_before(void) {
     forks_alone = ms_os_is_single_threaded();
     if (forks_alone) return;
     if (runs_last) _IO_list_lock();
+    pthread_mutex_lock(&registering);
     ms_lock_all();
     ms_backend_before_fork();
 }
@@ -581,6 +596,7 @@ static void fork_parent(void) {
     if (forks_alone) return;
     ms_backend_after_fork(false);
     ms_unlock_all();
+    pthread_mutex_unlock(&registering);
     if (runs_last) _IO_list_unlock();
 }
 
@@ -605,8 +621,9 @@ static void fork_child(void) {
         return;
     }
     ms_backend_after_fork(true);
-    ms_lock_renew_all();
+    registering = (pthread_mutex_t)REGISTERING;
     if (runs_last) _IO_list_resetlock(); /* so does glibc, where it saw threads as we did */
+    ms_lock_renew_all();
     ms_limit_after_fork();
     freeze_others();
 }
@@ -622,19 +639,23 @@ static register_fn *next_register;
 
 static int register_behind_ours(void (*before)(void), void (*parent)(void), void (*child)(void), void *module) {
     ms_thread_init_fork();
-    return next_register ? next_register(before, parent, child, module) : ENOMEM;
+    if (!next_register) return 0; /* linked statically, and nothing in the program forks */
+    pthread_mutex_lock(&registering);
+    int error = next_register(before, parent, child, module);
+    pthread_mutex_unlock(&registering);
+    return error;
 }
 
 /* pthread_atfork() itself would be linked behind all of our code: a page of its own in every process. Linked statically libc's own is
- * in place of ours. */
+ * in place of ours if anything forks. */
 void ms_thread_init_fork(void) {
     static bool registered;
     if (registered) return;
     registered = true;
-    register_fn *found = __register_atfork;
-    MS_OPAQUE(found);
-    runs_last = found == register_behind_ours;
-    if (runs_last) found = (register_fn *)ms_runtime_find_next("__register_atfork", &next_register);
-    next_register = found;
-    if (found) found(fork_before, fork_parent, fork_child, __dso_handle);
+    register_fn *first = (register_fn *)ms_runtime_find("__register_atfork", NULL), *called = __register_atfork;
+    MS_OPAQUE(called);
+    runs_last = first == register_behind_ours;
+    next_register = runs_last ? (register_fn *)ms_runtime_find_next("__register_atfork", &next_register) : first;
+    if (!first && called != register_behind_ours) next_register = called;
+    if (next_register) next_register(fork_before, fork_parent, fork_child, __dso_handle);
 }

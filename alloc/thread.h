@@ -34,6 +34,7 @@ typedef struct ms_thread {
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* when ended: other threads' blocks it freed */
     uint64_t peak_bytes, cpu_ns; /* when ended */
     ms_cells_t *freed;    /* what it freed of other threads, by code; cell.owner is that thread's id */
+    struct ms_thread *next_freer; /* of those with a `freed` */
     struct ms_thread *older, *newer; /* ended threads */
     bool cut_off;         /* by a fork, and ms_thread_agree() has not looked at it yet */
 } ms_thread_t;

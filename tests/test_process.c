@@ -195,7 +195,9 @@ START_TEST(handlers_that_interrupt_forks) {
     pthread_t thread; /* so that fork() takes locks */
     ck_assert_int_eq(pthread_create(&thread, NULL, wait_for_ever, NULL), 0);
     ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+    ck_assert_int_eq(sigaction(SIGPROF, &action, NULL), 0); /* one handler interrupts the other */
     ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+    ck_assert_int_eq(setitimer(ITIMER_PROF, &often, NULL), 0);
     for (int i = 0; i < 500; i++) {
         pid_t pid = fork();
         if (pid == 0) {
@@ -208,6 +210,7 @@ START_TEST(handlers_that_interrupt_forks) {
         ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 7, "status %#x", (unsigned)status);
     }
     ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+    ck_assert_int_eq(setitimer(ITIMER_PROF, &never, NULL), 0);
     for (size_t i = 0; i < STORM_KEPT; i++) free(storm_kept[i]);
 }
 END_TEST

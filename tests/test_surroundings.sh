@@ -29,6 +29,16 @@ C
 $CC -O1 -fno-builtin -static hello.c -o static
 quiet "a statically linked program" hello ./static
 
+cat >atfork.c <<'C'
+#include <pthread.h>
+#include <stdlib.h>
+int main(void) { free(malloc(100)); return pthread_atfork(NULL, NULL, NULL); }
+C
+bad=0
+# shellcheck disable=SC2086
+$CC -O1 -fno-builtin -static atfork.c "$top_builddir/.libs/libmemscope_malloc.a" -lpthread -o atfork && ./atfork || bad=1
+count "pthread_atfork() of a static program that forks nowhere" "$bad"
+
 cat >own.c <<'C'
 #define _GNU_SOURCE
 #include <stdio.h>
