@@ -90,6 +90,24 @@ uintptr_t ms_runtime_find_next(const char *name, const void *own) {
     return wanted.found;
 }
 
+typedef struct {
+    uintptr_t own, other;
+    bool is_before;
+} order_t;
+
+static int look_for_either(struct dl_phdr_info *object, size_t size, void *argument) {
+    (void)size;
+    order_t *order = argument;
+    order->is_before = holds(object, order->own);
+    return order->is_before || holds(object, order->other);
+}
+
+bool ms_runtime_is_before(const void *own, const void *other) {
+    order_t order = {(uintptr_t)own, (uintptr_t)other, false};
+    dl_iterate_phdr(look_for_either, &order);
+    return order.is_before;
+}
+
 /* A jump: the caller stays the caller, whose search path and namespace count. */
 void *ms_runtime_dlopen(const char *file, int mode) {
     static __typeof__(dlopen) *next;

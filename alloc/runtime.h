@@ -4,6 +4,7 @@
 #ifndef MS_ALLOC_RUNTIME_H
 #define MS_ALLOC_RUNTIME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The address of the exported function of that name, in the object that `within` lies in or, if NULL, in the first that
@@ -13,6 +14,9 @@ uintptr_t ms_runtime_find(const char *name, const void *within);
 
 /* The same in the objects that are loaded behind the one `own` lies in: dlsym(RTLD_NEXT), where dlsym() cannot be called yet. */
 uintptr_t ms_runtime_find_next(const char *name, const void *own);
+
+/* Whether the object that `own` lies in was loaded before the one of `other`, so that its names are found first. */
+bool ms_runtime_is_before(const void *own, const void *other);
 
 /* The shared library exports it as dlopen() (Makefile.am). Without RTLD_DEEPBIND: a library that looks into libc before it looks
  * for us would free our blocks with libc's free(). */

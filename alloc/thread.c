@@ -14,6 +14,7 @@
 #include "tracking/unwind.h"
 
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
@@ -652,10 +653,11 @@ void ms_thread_init_fork(void) {
     static bool registered;
     if (registered) return;
     registered = true;
-    register_fn *first = (register_fn *)ms_runtime_find("__register_atfork", NULL), *called = __register_atfork;
+    register_fn *called = __register_atfork;
     MS_OPAQUE(called);
-    runs_last = first == register_behind_ours;
-    next_register = runs_last ? (register_fn *)ms_runtime_find_next("__register_atfork", &next_register) : first;
-    if (!first && called != register_behind_ours) next_register = called;
+    static const char name[] = "__register_atfork"; /* not among the messages, which lie far away */
+    const char *libc = gnu_get_libc_version();      /* lies in it */
+    runs_last = called == register_behind_ours && ms_runtime_is_before(&next_register, libc);
+    next_register = called == register_behind_ours ? (register_fn *)ms_runtime_find(name, libc) : called;
     if (next_register) next_register(fork_before, fork_parent, fork_child, __dso_handle);
 }
