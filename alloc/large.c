@@ -457,15 +457,12 @@ static size_t growing(size_t bytes) {
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
 static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
 
-/* A mapping of its own stays one when the block becomes smaller than those begin at: sizes may go to and fro. */
-#define OWN_MAPPING_MIN (MS_DIRECT_MIN / 4)
-
 bool ms_large_resize(ms_large_t *block, size_t size) {
     if (size > PTRDIFF_MAX - 2 * MS_PAGE) return false;
     size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
     size_t bytes = padding + sizeof(ms_header_t) + size;
     bool done = fits(block, bytes);
-    if (!done && (block->backend || padding != 0 || bytes < OWN_MAPPING_MIN)) return false;
+    if (!done && (block->backend || padding != 0 || bytes < MS_DIRECT_MIN)) return false;
     size_t more = bytes > block->used ? bytes - block->used : 0;
     if (more && !ms_limit_begin(more)) {
         errno = ENOMEM;

@@ -196,20 +196,6 @@ START_TEST(realloc_of_large_blocks_does_not_copy) {
 END_TEST
 
 /* Blocks that grow and shrink again and again, so that mappings are reused, kept, moved and given room. */
-/* A mapping of its own shrinks where it is, below the size from which they are made too, and grows again. */
-START_TEST(realloc_to_and_fro_does_not_copy) {
-    char *block = malloc(3000000);
-    memset(block, 'x', 3000000);
-    for (int i = 0; i < 200; i++) {
-        char *shrunk = realloc(block, 900000);
-        ck_assert_ptr_eq(shrunk, block);
-        ck_assert(block[0] == 'x' && block[899999] == 'x');
-        ck_assert_ptr_nonnull(block = realloc(block, 3000000));
-    }
-    free(block);
-}
-END_TEST
-
 START_TEST(realloc_at_random_keeps_contents) {
     enum { BLOCKS = 12 };
     uint64_t state = support_seed();
@@ -671,7 +657,6 @@ static Suite *suite(void) {
                             realloc_by_small_steps,
                             realloc_of_large_blocks_does_not_copy,
                             realloc_that_fails_leaves_the_block,
-                            realloc_to_and_fro_does_not_copy,
                             realloc_at_random_keeps_contents,
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
