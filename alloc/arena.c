@@ -1339,6 +1339,7 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
             ms_count(&arena->other_freed_blocks, 1);
         } else {
             ms_thread_count_foreign_free(arena, ms_facts_code(block->facts), block->size);
+            if (block->large) ms_thread_large_is_gone(ms_facts_code(block->facts), block->size);
         }
         ms_task_count_foreign_free(arena, task, block->size);
     }
@@ -1369,7 +1370,6 @@ static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, block->base, block->size);
     count_free(arena, block);
     ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
-    if (ms_facts_code(block->facts) != arena->code) ms_thread_large_is_gone(ms_facts_code(block->facts), block->size);
     ms_header_set_free(block->header, NULL);
     ms_large_release(&arena->kept, block->large);
     look_at_loss(arena);
@@ -1740,6 +1740,7 @@ static void clear(void *start, size_t size) {
 /* Whoever takes this much zeroed memory may use little of it, as a table that is thin: what the last user did not touch stays
  * untouched. */
 #define CLEAR_TOUCHED_FROM ((size_t)8 << 20)
+#define CLEAR_GAP 16 /* pages: fewer that nobody touched are not worth a system call */
 static void clear_pages(char *at, size_t pages) {
     uint64_t touched[MS_OS_LOOK / 64];
     ms_lock(MS_LOCK_LARGE);
@@ -1749,12 +1750,16 @@ static void clear_pages(char *at, size_t pages) {
         clear(at, pages * MS_PAGE);
         return;
     }
-    for (size_t first = 0, end; first < pages; first = end) {
-        bool is = touched[first / 64] >> first % 64 & 1;
-        for (end = first + 1; end < pages && (touched[end / 64] >> end % 64 & 1) == is; end++) {}
+    size_t from = 0; /* what is not cleared yet */
+    for (size_t page = 0, gap; page < pages; page += gap ? gap : 1) {
+        for (gap = 0; page + gap < pages && !(touched[(page + gap) / 64] >> (page + gap) % 64 & 1); gap++) {}
+        if (gap < CLEAR_GAP) continue;
+        clear(at + from * MS_PAGE, (page - from) * MS_PAGE);
         /* nothing is there, but somebody who serves page faults (userfaultfd) may have something to put there */
-        (is ? clear : ms_os_clear)(at + first * MS_PAGE, (end - first) * MS_PAGE);
+        ms_os_clear(at + page * MS_PAGE, gap * MS_PAGE);
+        from = page + gap;
     }
+    clear(at + from * MS_PAGE, (pages - from) * MS_PAGE);
 }
 
 static MS_COLD void clear_touched(char *at, size_t size) {

@@ -81,7 +81,7 @@ void ms_unlock(ms_lock_rank_t rank) {
 
 void ms_lock_all(void) {
     for (int rank = 0; rank < MS_LOCK_COUNT; rank++) ms_lock((ms_lock_rank_t)rank);
-    ms_os_block_signals(&signals_before);
+    if (!holds_all) ms_os_block_signals(&signals_before); /* a handler past ours may fork */
     holds_all = true;
     show_arena();
 }

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <gnu/libc-version.h>
 #include <link.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -114,6 +115,7 @@ void *ms_runtime_dlopen(const char *file, int mode) {
     __typeof__(dlopen) *call = __atomic_load_n(&next, __ATOMIC_RELAXED);
     if (!call) {
         call = (__typeof__(dlopen) *)ms_runtime_find_next("dlopen", &next);
+        if (!call) call = (__typeof__(dlopen) *)ms_runtime_find("dlopen", gnu_get_libc_version()); /* loaded before us */
         __atomic_store_n(&next, call, __ATOMIC_RELAXED);
     }
     return call ? call(file, mode & ~RTLD_DEEPBIND) : NULL;

@@ -406,7 +406,11 @@ static void detach(void *argument);
 static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     ms_arena_sequence_begin(arena);
     arena_forget_tenant(arena);
-    arena->peak_bytes = thread->peak_bytes; /* 0, unless it is resumed */
+    if (thread->final.allocated_blocks && thread != &folded) { /* it is resumed: what lived then lives on */
+        ms_flow_t others = ms_thread_freed_by_others(thread);
+        arena->peak_bytes = thread->peak_bytes;
+        arena->drained_bytes = thread->final.freed_bytes + others.freed_bytes - thread->final.allocated_bytes; /* below 0 */
+    }
     ms_arena_sequence_end(arena);
     arena->thread = thread;
     arena->code = thread->code;
@@ -624,9 +628,9 @@ static void fork_child(void) {
     ms_backend_after_fork(true);
     registering = (pthread_mutex_t)REGISTERING;
     if (runs_last) _IO_list_resetlock(); /* so does glibc, where it saw threads as we did */
-    ms_lock_renew_all();
     ms_limit_after_fork();
     freeze_others();
+    ms_lock_renew_all();
 }
 
 /* Handlers that were registered first run last: what others register comes behind ours. pthread_atfork() of every program and

@@ -6,8 +6,8 @@
  * A thread has a record with a code of 16 bits, which every block it allocates carries. Records of ended threads stay;
  * when there are many, the oldest whose blocks are all freed gives its code to a new thread, and its numbers go to the
  * folded record 0. When codes run out, a thread that adopts an arena goes on with the record of the last one that had it: all
- * blocks with its code are this arena's. Such a row is of several threads, one after the other, with the name of the last, and
- * its peak is a lower bound. Beyond 65,534 codes in use, threads share record 0, and their calls are slow.
+ * blocks with its code are this arena's. Such a row is of several threads, one after the other, with the name of the last. Beyond
+ * 65,534 codes in use, threads share record 0, and their calls are slow.
  *
  * Records, pool and list of arenas belong to MS_LOCK_THREADS; the numbers of a running thread are its arena's. */
 #ifndef MS_ALLOC_THREAD_H

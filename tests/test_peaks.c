@@ -149,6 +149,24 @@ START_TEST(a_thread_that_only_frees_raises_no_peak) {
 }
 END_TEST
 
+/* What another thread takes over by realloc() is this one's no more. */
+static void *grow_to_101(void *block) { return realloc(block, 101 * MIB); }
+
+START_TEST(what_others_resize_is_theirs) {
+    pthread_t thread;
+    void *grown, *block = malloc(100 * MIB);
+    ck_assert_ptr_nonnull(block);
+    ck_assert_int_eq(pthread_create(&thread, NULL, grow_to_101, block), 0);
+    ck_assert_int_eq(pthread_join(thread, &grown), 0);
+    ck_assert_ptr_nonnull(grown);
+    block = malloc(60 * MIB);
+    memscope_usage_t usage = thread_usage();
+    check_peak(&usage, 100 * MIB);
+    free(block);
+    free(grown);
+}
+END_TEST
+
 /* Threads that take 100 MiB each, one after the other, and then wait: what they keep for themselves is in the error. */
 static pthread_barrier_t all_done;
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
@@ -312,7 +330,7 @@ END_TEST
 static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
                             handing_blocks_over_does_not_lower_a_peak, a_thread_that_only_frees_raises_no_peak,
-                            threads_that_wait_raise_no_peak, an_adopted_arena_starts_from_nothing,
+                            what_others_resize_is_theirs, threads_that_wait_raise_no_peak, an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
                             a_large_task_hides_no_peak_of_a_small_one, changes_of_sampling_hide_no_peak,
                             what_was_allocated_never_becomes_less};

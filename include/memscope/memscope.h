@@ -39,7 +39,8 @@ typedef struct memscope_usage {
 } memscope_usage_t;
 
 /* The whole process, the calling thread, a task. Exact when no other thread is allocating; otherwise correct to the
- * events in flight. memscope_task_usage: ESRCH if the task is unknown. */
+ * events in flight. memscope_task_usage: ESRCH if the task is unknown. After some 61,000 threads that each left a block, a new
+ * one may go on with the numbers of one that ended. */
 int memscope_process_usage(memscope_usage_t *usage);
 int memscope_thread_usage(memscope_usage_t *usage);
 
