@@ -7,6 +7,7 @@
 #include "alloc/paranoia.h"
 #include "alloc/reclaim.h"
 #include "alloc/runtime.h"
+#include "config.h"
 #include "tracking/events.h"
 #include "tracking/process.h"
 #include "tracking/sampling.h"
@@ -638,7 +639,11 @@ static void fork_child(void) {
  * that ours is not found, register with libc as ever. */
 typedef int register_fn(void (*before)(void), void (*parent)(void), void (*child)(void), void *module);
 static register_fn register_behind_ours;
+#if MS_SANITIZED /* its runtime registers before it is ready for our code */
+extern register_fn __register_atfork;
+#else
 extern register_fn __register_atfork __attribute__((weak, visibility("default"), alias("register_behind_ours"))); /* LSB */
+#endif
 extern void *__dso_handle;
 static register_fn *next_register;
 
