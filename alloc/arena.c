@@ -724,8 +724,7 @@ static MS_COLD void settle_loss(ms_arena_t *arena) {
     settle_process(arena, &flow);
 }
 static inline void look_at_loss(ms_arena_t *arena) {
-    uint64_t freed = arena->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
-    if (ms_unlikely(freed - arena->settled.freed_bytes > LOSS_MOST)) settle_loss(arena);
+    if (ms_unlikely(ms_arena_unsettled_loss(arena) > LOSS_MOST)) settle_loss(arena);
 }
 
 #define DECAY_STEP_NS 250000000u
@@ -1726,8 +1725,7 @@ MS_HOT void *ms_reallocate(void *payload, size_t size, ms_origin_t origin, const
 #define CLEAR_PIECES_FROM ((size_t)1 << 20)
 #define CLEAR_LINE 64
 
-static void clear(void *start, size_t size) {
-    char *at = start;
+static void clear(char *at, size_t size) {
     bool pieces = size <= CLEAR_PIECES_MAX || size >= CLEAR_PIECES_FROM;
     size_t piece = CLEAR_PIECE - (uintptr_t)at % CLEAR_LINE;
     for (; pieces && size > piece; at += piece, size -= piece, piece = CLEAR_PIECE) {
@@ -1777,7 +1775,9 @@ MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *fr
     ms_block_facts_t block;
     bool large = size > MS_SMALL_MAX && !ms_process.paranoid && ms_block_find(payload, &block) && block.large;
     if (large && block.large->zeroed) return payload;
-    if (large && size >= CLEAR_TOUCHED_FROM && !ms_lock_is_held()) clear_touched(payload, size);
-    else clear(payload, size);
+    if (large && size >= CLEAR_TOUCHED_FROM && !ms_lock_is_held())
+        clear_touched(payload, size);
+    else
+        clear(payload, size);
     return payload;
 }

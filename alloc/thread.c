@@ -235,12 +235,13 @@ static void fold_freed_cells(ms_thread_t *thread) {
     }
 }
 
-/* Whether to look for a record to reuse. A look costs a pass over all that freed blocks of others: where the last ones found every old
- * thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks; every eighth when codes run
- * out and there is no other way. */
 static bool are_codes_scarce(void) {
     return atomic_load_explicit(&code_count, memory_order_relaxed) > MS_CODE_MAX - SCARCE_CODES;
 }
+
+/* Whether to look for a record to reuse. A look costs a pass over all that freed blocks of others: where the last ones found
+ * every old thread's blocks alive, only every second, fourth, ... up to 256th start of a thread looks; every eighth when codes
+ * run out and there is no other way. */
 static bool reuse_is_due(bool only_way) {
     uint32_t shift = only_way && reuse_failures > 3 ? 3 : reuse_failures;
     return (++reuse_starts & (((uint64_t)1 << shift) - 1)) == 0;

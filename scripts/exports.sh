@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints the names libmemscope_malloc exports, one a line: those of alloc/symbols.def, the functions that
-# include/memscope/memscope.h declares, __register_atfork (alloc/thread.c) and dlopen (alloc/runtime.c). Usage: [CPP='cc -E'] exports.sh SRCDIR
+# include/memscope/memscope.h declares, __register_atfork (alloc/thread.c) and dlopen (alloc/runtime.c).
+# Usage: [CPP='cc -E'] exports.sh SRCDIR
 set -eu
 srcdir=$1
 cpp=${CPP:-cc -E}
