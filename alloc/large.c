@@ -31,6 +31,7 @@ static struct {
     uint64_t blocks;        /* in the table */
     uint64_t mapped_bytes;  /* of these */
     uint64_t cached_bytes;
+    uint64_t spare_bytes;   /* of blocks that are not in the cache and got more than they asked for: their sum of `spare` */
     ms_large_t *unused;     /* descriptors */
     ms_large_t *bins[BINS];            /* newest first */
     ms_large_t *newest, *oldest;       /* of the cache */
@@ -152,7 +153,13 @@ static ms_large_t *descriptor_new(void) {
     return block;
 }
 
+static void set_spare(ms_large_t *block, size_t bytes) {
+    large.spare_bytes += bytes - block->spare;
+    block->spare = bytes;
+}
+
 static void descriptor_free(ms_large_t *block) {
+    set_spare(block, 0);
     block->next = large.unused;
     large.unused = block;
 }
@@ -189,6 +196,7 @@ static void cache_insert(ms_large_t *block) {
     uint32_t bin = bin_of(block->mapped);
     block->freed_ns = ms_os_monotonic_ns();
     block->zeroed = false;
+    set_spare(block, 0);
     block->previous = NULL;
     block->next = large.bins[bin];
     if (block->next) block->next->previous = block;
@@ -223,43 +231,6 @@ static bool tailor(ms_large_t *block, size_t bytes) {
     return true;
 }
 
-#define DOUBLING 8u /* bins */
-
-/* Of the bins from a doubling below to one above what is asked for. First what fits, the smallest of it, the newest, which is warm:
- * that wastes at most half. Of a mapping of its own at most a quarter, and one that is smaller grows. */
-static ms_large_t *cache_take(size_t bytes) {
-    if (bytes > CACHE_BLOCK_MAX) return NULL;
-    uint32_t wanted = bin_of(rounded(bytes));
-    for (uint32_t bin = wanted; bin <= wanted + DOUBLING && bin < BINS; bin++) {
-        ms_large_t *block = large.bins[bin];
-        if (!block || block->mapped < bytes) continue;
-        bool wastes = block->mapped - bytes > block->mapped / 4;
-        if (!wastes || block->backend || !tailor(block, bytes)) cache_remove(block);
-        return block;
-    }
-    for (uint32_t bin = wanted; bytes >= MS_DIRECT_MIN && bin-- > wanted - DOUBLING;) {
-        ms_large_t *block = large.bins[bin];
-        if (block && !block->backend && tailor(block, bytes)) return block;
-    }
-    return NULL;
-}
-
-static bool may_be_cached(const ms_large_t *block) {
-    return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
-}
-
-/* What is dropped here and asked for again soon should have been kept: note_miss(). */
-static void cache_put(ms_large_t *block) {
-    size_t budget = large.mapped_bytes / 8;
-    if (budget < large.useful) budget = large.useful;
-    cache_insert(block);
-    uint64_t now = block->freed_ns;
-    while (large.cached_bytes > budget) {
-        large.dropped_ns[bin_of(large.oldest->mapped)] = now;
-        cache_drop_oldest();
-    }
-}
-
 /* A program that frees and asks for the same sizes in turn gets a larger cache, one that grows does not: a cache that is as
  * large from the start made the peak RSS of nine small programs 1.33 of glibc's instead of 1.22. */
 static void note_miss(size_t bytes) {
@@ -273,6 +244,56 @@ static void note_miss(size_t bytes) {
         size_t useful = 2 * large.useful;
         __atomic_store_n(&large.useful, useful < CACHE_MOST ? useful : CACHE_MOST, __ATOMIC_RELAXED);
         return;
+    }
+}
+
+#define DOUBLING 8u /* bins */
+
+/* Of the bins from a doubling below to one above what is asked for. First what fits, the smallest of it, the newest, which is warm:
+ * that wastes at most half. Of a mapping of its own at most a quarter, or what the program has proved to ask for again; one that is
+ * smaller grows. */
+static ms_large_t *cache_take(size_t bytes) {
+    if (bytes > CACHE_BLOCK_MAX) return NULL;
+    uint32_t wanted = bin_of(rounded(bytes));
+    for (uint32_t bin = wanted; bin <= wanted + DOUBLING && bin < BINS; bin++) {
+        ms_large_t *block = large.bins[bin];
+        if (!block || block->mapped < bytes) continue;
+        size_t waste = block->mapped - bytes;
+        if (waste > block->mapped / 4 && !block->backend) {
+            uint32_t had = bin_of(block->mapped);
+            if (large.spare_bytes + waste > large.useful - CACHE_LEAST && tailor(block, bytes)) {
+                large.dropped_ns[had] = ms_os_monotonic_ns();
+                return block;
+            }
+            set_spare(block, waste);
+        }
+        cache_remove(block);
+        return block;
+    }
+    for (uint32_t bin = wanted; bytes >= MS_DIRECT_MIN && bin-- > wanted - DOUBLING;) {
+        ms_large_t *block = large.bins[bin];
+        if (block && !block->backend && tailor(block, bytes)) {
+            note_miss(bytes);
+            return block;
+        }
+    }
+    return NULL;
+}
+
+static bool may_be_cached(const ms_large_t *block) {
+    return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
+}
+
+/* What is dropped here and asked for again soon should have been kept: note_miss(). What live blocks have too much is
+ * part of the budget, as it was when they waited here. */
+static void cache_put(ms_large_t *block) {
+    size_t budget = large.mapped_bytes / 8;
+    if (budget < large.useful) budget = large.useful;
+    cache_insert(block);
+    uint64_t now = block->freed_ns;
+    while (large.oldest && large.cached_bytes + large.spare_bytes > budget) {
+        large.dropped_ns[bin_of(large.oldest->mapped)] = now;
+        cache_drop_oldest();
     }
 }
 
@@ -473,6 +494,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
         table_remove(block);
         done = (bytes > block->mapped && remap(block, padding, growing(bytes))) || remap(block, padding, rounded(bytes));
         table_insert(block); /* cannot fail: it was in the table a moment ago */
+        set_spare(block, 0);
         if (block->touched > block->mapped) block->touched = block->mapped;
         ms_unlock(MS_LOCK_LARGE);
         if (block->used > block->mapped) __atomic_store_n(&block->used, block->mapped, __ATOMIC_RELAXED);

@@ -43,6 +43,7 @@ typedef struct ms_large {
     size_t size;                 /* requested bytes */
     size_t mapped;               /* bytes from base */
     size_t used;                 /* bytes from base that were ever asked for: behind them are no pages */
+    size_t spare;                /* bytes that it had too much when it was taken from the cache, if they may be used again */
     size_t touched;              /* bytes from base that are known to have been touched (alloc/limit.h) */
     uint64_t grown_ns;           /* when `used` last grew, if there may be a limit */
     char *base;

@@ -267,6 +267,32 @@ START_TEST(of_a_mapping_the_rest_goes_back) {
 }
 END_TEST
 
+/* Buffers of sizes at random: pages given back and faulted in again cost five times the writing of them. */
+START_TEST(the_rest_that_is_asked_for_again_stays) {
+    ms_large_t *old = allocated(24 * MIB), *less;
+    for (int misses = 0;; misses++) {
+        release_marked(old);
+        ck_assert_ptr_eq(less = allocated(14 * MIB), old);
+        if (less->mapped >= 24 * MIB) break;
+        ck_assert_int_lt(misses, 5); /* 2, 4, 8, 16, 32 MiB have proved useful */
+        release_marked(less);
+        ck_assert_ptr_eq(allocated(24 * MIB), old);
+    }
+    ms_large_t *other = allocated(24 * MIB); /* 16 MiB have: of one block that is live the rest stays, not of two */
+    release_marked(other);
+    ck_assert_ptr_eq(allocated(14 * MIB), other);
+    ck_assert_uint_le(other->mapped, 16 * MIB);
+    size_t mapped = less->mapped;
+    ck_assert(ms_large_resize(less, 23 * MIB)); /* in place */
+    ck_assert_uint_eq(less->mapped, mapped);
+    release_marked(less);
+    ck_assert_ptr_eq(allocated(14 * MIB), less); /* the other is none now */
+    ck_assert_uint_ge(less->mapped, 24 * MIB);
+    release_marked(other);
+    release_marked(less);
+}
+END_TEST
+
 START_TEST(a_mapping_that_is_too_small_grows) {
     ms_large_t *old = allocated(10 * MIB);
     release_marked(old);
@@ -315,8 +341,8 @@ int main(void) {
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
     const TTest *cache_tests[] = {one_up_to_twice_as_large_serves, the_smallest_that_fits_serves,
-                                  of_a_mapping_the_rest_goes_back, a_mapping_that_is_too_small_grows,
-                                  one_that_cannot_grow_stays_in_the_cache};
+                                  of_a_mapping_the_rest_goes_back, the_rest_that_is_asked_for_again_stays,
+                                  a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache};
     tcase = tcase_create("cache");
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
     for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
