@@ -387,6 +387,20 @@ uint64_t synth_huge(double scale) {
     return digest + slots_clear(slots, SLOTS);
 }
 
+/* Requests, pictures, packets: each line of it is written and read again before the next few come. */
+uint64_t synth_frames(double scale) {
+    enum { SLOTS = 4, KIB = 1 << 10 };
+    uint64_t state = 22, digest = 0;
+    slot_t *slots = slots_new(SLOTS);
+    for (long step = (long)(10000 * scale) + 1; step-- > 0;) {
+        slot_t *slot = &slots[random_below(&state, SLOTS)];
+        size_t least = (size_t)(32 * KIB) << random_below(&state, 7);
+        digest += slot_clear(slot);
+        slot_fill(slot, least + random_below(&state, least), random_next(&state));
+    }
+    return digest + slots_clear(slots, SLOTS);
+}
+
 /* ---- bignum: numbers in base 1e9, every result a new block
  * ------------------------------------------------------------- */
 
