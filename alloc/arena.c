@@ -479,10 +479,15 @@ static ms_slab_t *slab_for(ms_arena_t *arena, uint32_t class) {
     return slab_within_limit(arena, class);
 }
 
+static inline bool has_mail(const ms_arena_t *arena) {
+    return atomic_load_explicit(&arena->inbox, memory_order_relaxed) ||
+           atomic_load_explicit(&arena->sorted, memory_order_relaxed);
+}
+
 /* Fills the empty list of a class; false: no memory. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
-    if (atomic_load_explicit(&arena->inbox, memory_order_relaxed) || atomic_load_explicit(&arena->sorted, memory_order_relaxed)) {
+    if (has_mail(arena)) {
         ms_arena_drain(arena);
         if (arena->lists[class].first != ms_list_end) return true;
     }
@@ -593,7 +598,6 @@ void ms_arena_flush_all(ms_arena_t *arena) {
  * to 32 of them. What waits here is at most 64 KiB; it goes off when another owner's block comes, when a list is refilled
  * and when the thread ends. */
 #define OUTBOX_BLOCKS 32
-#define OUTBOX_BYTES 65536
 
 static inline void look_at_loss(ms_arena_t *arena);
 
@@ -615,7 +619,8 @@ void ms_arena_post(ms_arena_t *arena) {
     arena->outbox_bytes = 0;
     ms_reclaim_posted(owner, bytes);
     if (ms_unlikely(atomic_load_explicit(&owner->state, memory_order_relaxed) == MS_ARENA_ORPHAN))
-        ms_thread_posted_to_orphan(owner, atomic_load_explicit(&owner->inbox_bytes, memory_order_relaxed) >= OUTBOX_BYTES);
+        ms_thread_posted_to_orphan(owner,
+                                   atomic_load_explicit(&owner->inbox_bytes, memory_order_relaxed) >= MS_OUTBOX_BYTES);
     look_at_loss(arena);
 }
 
@@ -654,7 +659,7 @@ static inline void send_home(ms_arena_t *arena, ms_arena_t *owner, void *payload
     hint_ahead(arena, payload);
     arena->outbox_first = payload;
     arena->outbox_bytes += ms_class_stride(class);
-    if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= OUTBOX_BYTES) ms_arena_post(arena);
+    if (++arena->outbox_blocks >= OUTBOX_BLOCKS || arena->outbox_bytes >= MS_OUTBOX_BYTES) ms_arena_post(arena);
 }
 
 /* ---- counting */
@@ -717,11 +722,17 @@ uint64_t ms_arena_unsettled_loss(const ms_arena_t *arena) {
     return lost > 0 ? (uint64_t)lost : 0;
 }
 
+uint64_t ms_arena_unsettled_gain(const ms_arena_t *arena) {
+    int64_t gained = (int64_t)(ms_arena_allocated_bytes(arena) - ms_read(&arena->settled.allocated_bytes));
+    return gained > 0 ? (uint64_t)gained : 0;
+}
+
 /* A thread that only frees comes to no settle, and others' peaks would rise as if all of that were still there. */
 #define LOSS_MOST ((uint64_t)64 << 10)
 static MS_COLD void settle_loss(ms_arena_t *arena) {
     ms_flow_t flow = ms_arena_bytes(arena);
     settle_process(arena, &flow);
+    ms_task_settle(arena);
 }
 static inline void look_at_loss(ms_arena_t *arena) {
     if (ms_unlikely(ms_arena_unsettled_loss(arena) > LOSS_MOST)) settle_loss(arena);
@@ -748,10 +759,20 @@ static void decay(uint64_t now) {
     ms_backend_decay();
 }
 
-static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_bytes) {
-    uint64_t held = allocated_bytes - arena->freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
-                    atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
+static inline uint64_t held_bytes(const ms_arena_t *arena, uint64_t allocated_bytes) {
+    return allocated_bytes - arena->freed_bytes - arena->other_freed_bytes - arena->drained_bytes -
+           atomic_load_explicit(&arena->reclaimed_bytes, memory_order_relaxed);
+}
+
+/* What others freed counts until it is home. */
+static __attribute__((noinline)) void rise(ms_arena_t *arena, uint64_t allocated_bytes) {
+    if (has_mail(arena)) ms_arena_drain(arena);
+    uint64_t held = held_bytes(arena, allocated_bytes);
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
+}
+
+static inline void raise_peak_of_thread(ms_arena_t *arena, uint64_t allocated_bytes) {
+    if ((int64_t)held_bytes(arena, allocated_bytes) > (int64_t)arena->peak_bytes) rise(arena, allocated_bytes);
 }
 
 static MS_COLD void look_at_clocks(ms_arena_t *arena) {
@@ -1121,6 +1142,7 @@ static inline bool release_exact(void *payload, ms_origin_t origin) {
     look_at_clock(arena);
     ms_exact_freed(arena, site, payload, size, ms_facts_age(facts));
     ms_give_plain(arena, payload, size, ms_list_of(ms_class_of(size)));
+    ms_task_settle(arena);
     ms_arena_show(arena);
     return true;
 }
@@ -1371,7 +1393,10 @@ static void release_large(ms_arena_t *arena, const ms_block_facts_t *block) {
     ms_count(&arena->freed_before[MS_CLASS_LARGE], 1);
     ms_header_set_free(block->header, NULL);
     ms_large_release(&arena->kept, block->large);
-    look_at_loss(arena);
+    if (ms_unlikely(arena->always_slow))
+        settle_loss(arena);
+    else
+        look_at_loss(arena);
 }
 
 static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
@@ -1383,9 +1408,11 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
     }
     if (ms_unlikely(arena->tracing)) ms_trace_freed(arena, payload, block->size);
     count_free(arena, block);
+    if (ms_unlikely(arena->always_slow)) settle_loss(arena); /* where each call is looked at, peaks are exact */
     if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) erase_inner(block);
     if (ms_unlikely(ms_process.paranoid) && ms_paranoia_keep(arena, block)) return;
     ms_release_memory(arena, block);
+    if (ms_unlikely(arena->always_slow)) ms_arena_post(arena); /* its owner's peak is exact, too */
 }
 
 static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t size) {

@@ -62,6 +62,7 @@ typedef struct ms_free_list {
 _Static_assert(MS_SMALL_CLASSES * sizeof(ms_free_list_t) / MS_LIST_UNIT <= UINT16_MAX, "ms_plain_list() holds where each list is");
 _Static_assert(MS_FAST_CLASSES * sizeof(ms_free_list_t) / MS_LIST_UNIT <= UINT8_MAX, "and list_offsets");
 
+#define MS_OUTBOX_BYTES 65536u /* most that waits in an outbox */
 #define MS_SENT_AHEAD 8u /* blocks; see hint_ahead() */
 
 typedef struct ms_arena {
@@ -491,7 +492,9 @@ void ms_arena_flush_task(ms_arena_t *arena);
 
 /* Brings process, thread and task peaks up to date, and the age of new blocks; sets the next due event. */
 void ms_arena_settle(ms_arena_t *arena);
-uint64_t ms_arena_unsettled_loss(const ms_arena_t *arena); /* bytes freed since the last settle of the process */
+/* Bytes freed, and allocated, since the last settle of the process. Any thread. */
+uint64_t ms_arena_unsettled_loss(const ms_arena_t *arena);
+uint64_t ms_arena_unsettled_gain(const ms_arena_t *arena);
 void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob changed, behind a settle */
 
 /* Sends what waits in the outbox to its owner. */

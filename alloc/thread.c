@@ -466,6 +466,7 @@ static MS_RARE void end_record(ms_arena_t *arena) {
     if (thread != &folded) {
         thread->home = arena;
         thread->peak_bytes = arena->peak_bytes;
+        thread->unseen_turn = arena->unseen_turn;
         thread->end_ns = ms_process_elapsed_ns();
         thread->state = MS_THREAD_ENDED;
         ended_push(thread);

@@ -32,7 +32,7 @@ typedef struct ms_thread {
     ms_arena_t *home;     /* when ended: the arena it had */
     ms_flow_t final;      /* when ended: what it allocated and what it freed of its own */
     uint64_t foreign_freed_bytes, foreign_freed_blocks; /* when ended: other threads' blocks it freed */
-    uint64_t peak_bytes, cpu_ns; /* when ended */
+    uint64_t peak_bytes, unseen_turn, cpu_ns; /* when ended */
     ms_cells_t *freed;    /* what it freed of other threads, by code; cell.owner is that thread's id */
     struct ms_thread *next_freer; /* of those with a `freed` */
     struct ms_thread *older, *newer; /* ended threads */

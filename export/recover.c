@@ -72,6 +72,8 @@ static void recover_totals(ms_snapshot_file_t *file, const ms_samples_row_t *las
                            .allocated_blocks = last->allocated_blocks};
     set_usage(&totals->allocated_bytes, &row);
     totals->peak_bytes = last->peak_bytes;
+    totals->peak_error_bytes =
+        last->peak_error_bytes == MS_NULL ? 0 : last->peak_error_bytes; /* a file of an older library */
     file->model.totals.rows = totals;
     file->model.totals.count = 1;
 }

@@ -15,6 +15,8 @@
 #define MIB ((size_t)1 << 20)
 #define ROOM MIB
 
+static const char *conf(void) { return getenv("MEMSCOPE_CONF") ? getenv("MEMSCOPE_CONF") : ""; }
+
 static memscope_usage_t process_usage(void) {
     memscope_usage_t usage;
     ck_assert_int_eq(memscope_process_usage(&usage), 0);
@@ -52,6 +54,7 @@ START_TEST(failed_requests_raise_no_peak) {
 END_TEST
 
 START_TEST(growing_in_place_is_no_sum) {
+    if (strstr(conf(), "junk")) return; /* copies */
     char *block = malloc(64 * MIB);
     for (size_t size = 64 * MIB; size <= 72 * MIB; size += MIB / 4) ck_assert_ptr_nonnull(block = realloc(block, size));
     check_here(72 * MIB);
@@ -297,6 +300,124 @@ START_TEST(changes_of_sampling_hide_no_peak) {
 }
 END_TEST
 
+/* ---- threads that each do so little that they come to no settle */
+
+enum { FEW = 8, LITTLE = 480, LITTLE_SIZE = 64 };
+static void *little[FEW][LITTLE];
+static pthread_barrier_t step;
+static memscope_task_t shared_task;
+#define NEAR ((uint64_t)16 << 10) /* what threads cost libc, and the test */
+
+static void little_take(size_t i) {
+    for (size_t k = 0; k < LITTLE; k++) ck_assert_ptr_nonnull(little[i][k] = malloc(LITTLE_SIZE));
+}
+static void little_free(size_t i) {
+    for (size_t k = 0; k < LITTLE; k++) free(little[i][k]);
+}
+
+static void *hold_a_little(void *number) {
+    memscope_token_t token = memscope_task_enter(shared_task);
+    little_take((size_t)number);
+    pthread_barrier_wait(&step); /* all is live */
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step); /* and gone */
+    memscope_task_leave(token);
+    return NULL;
+}
+
+static void *take_a_little_in_turn(void *number) {
+    memscope_token_t token = memscope_task_enter(shared_task);
+    for (size_t turn = 0; turn < FEW; turn++) {
+        pthread_barrier_wait(&step);
+        if (turn != (size_t)number) continue;
+        little_take(turn);
+        little_free(turn);
+    }
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step); /* none has left the task */
+    memscope_task_leave(token);
+    return NULL;
+}
+
+static void start_few(pthread_t *threads, void *(*run)(void *)) {
+    shared_task = memscope_task_create("shared", 0);
+    ck_assert_int_eq(pthread_barrier_init(&step, NULL, FEW + 1), 0);
+    for (size_t i = 0; i < FEW; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, run, (void *)i), 0);
+}
+
+static memscope_usage_t task_usage(void) {
+    memscope_usage_t usage = {.peak_bytes = 0};
+    memscope_task_usage(shared_task, &usage);
+    return usage;
+}
+
+static bool counts_tasks(void) { return !strstr(conf(), "mode:off"); }
+
+START_TEST(what_threads_hold_unsettled_is_in_the_error) {
+    const uint64_t all = (uint64_t)FEW * LITTLE * LITTLE_SIZE;
+    pthread_t threads[FEW];
+    start_few(threads, hold_a_little);
+    pthread_barrier_wait(&step);
+    if (_i) ck_assert_uint_ge(process_usage().peak_bytes, all); /* whoever asks then is told, and it stays so */
+    pthread_barrier_wait(&step);
+    for (size_t i = 0; i < FEW; i++) little_free(i);
+    memscope_usage_t process = process_usage(), task = task_usage();
+    ck_assert_uint_ge(process.peak_bytes + process.peak_error_bytes, all);
+    if (_i) ck_assert_uint_ge(process.peak_bytes, all);
+    uint64_t error;
+    ck_assert_uint_ge(memscope_checkpoint_peak(NULL, &error) + error, all);
+    if (counts_tasks()) ck_assert_uint_ge(task.peak_bytes + task.peak_error_bytes, all);
+    pthread_barrier_wait(&step);
+    for (size_t i = 0; i < FEW; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+}
+END_TEST
+
+/* In the modes that look at each call the error is 0. */
+START_TEST(what_threads_freed_unsettled_is_in_the_error) {
+    uint64_t before = process_usage().live_bytes;
+    pthread_t threads[FEW];
+    start_few(threads, take_a_little_in_turn);
+    for (int turn = 0; turn <= FEW; turn++) pthread_barrier_wait(&step);
+    memscope_usage_t process = process_usage(), task = task_usage();
+    pthread_barrier_wait(&step);
+    for (size_t i = 0; i < FEW; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    ck_assert_uint_le(process.peak_bytes, process.peak_error_bytes + before + LITTLE * LITTLE_SIZE + NEAR);
+    ck_assert_uint_le(task.peak_bytes, task.peak_error_bytes + LITTLE * LITTLE_SIZE + 1024);
+}
+END_TEST
+
+static void *free_all_little(void *unused) {
+    for (size_t size = 0; size < FEW; size++) {
+        pthread_barrier_wait(&step);
+        little_free(size);
+        pthread_barrier_wait(&step);
+    }
+    return unused;
+}
+
+/* Of each size in turn, so that no list is refilled with them. */
+START_TEST(what_others_freed_of_a_thread_is_in_its_error) {
+    pthread_t thread;
+    ck_assert_int_eq(pthread_barrier_init(&step, NULL, 2), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, free_all_little, NULL), 0);
+    size_t bytes = (size_t)LITTLE * LITTLE_SIZE;
+    for (size_t size = 0; size < FEW; size++) {
+        for (size_t k = 0; k < LITTLE; k++) ck_assert_ptr_nonnull(little[size][k] = malloc(LITTLE_SIZE + 16 * size));
+        for (size_t k = 0; k < LITTLE; k++) free(little[size][k]);
+    }
+    uint64_t before = thread_usage().peak_bytes;
+    for (size_t size = 0; size < FEW; size++) {
+        for (size_t k = 0; k < LITTLE; k++) ck_assert_ptr_nonnull(little[size][k] = malloc(LITTLE_SIZE + 16 * size));
+        bytes = LITTLE * (LITTLE_SIZE + 16 * size);
+        pthread_barrier_wait(&step);
+        pthread_barrier_wait(&step);
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    memscope_usage_t usage = thread_usage();
+    ck_assert_uint_le(usage.peak_bytes, usage.peak_error_bytes + (before > bytes ? before : bytes) + NEAR);
+}
+END_TEST
+
 /* ---- what is counted can be read at any moment */
 
 static _Atomic(bool) reading;
@@ -333,10 +454,17 @@ static Suite *suite(void) {
                             what_others_resize_is_theirs, threads_that_wait_raise_no_peak, an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
                             a_large_task_hides_no_peak_of_a_small_one, changes_of_sampling_hide_no_peak,
+                            what_threads_freed_unsettled_is_in_the_error, what_others_freed_of_a_thread_is_in_its_error,
                             what_was_allocated_never_becomes_less};
-    return SUPPORT_SUITE("peaks", tests);
+    Suite *made = SUPPORT_SUITE("peaks", tests);
+    TCase *tcase = tcase_create("asked or not");
+    tcase_set_timeout(tcase, 300);
+    tcase_add_loop_test(tcase, what_threads_hold_unsettled_is_in_the_error, 0, 2);
+    suite_add_tcase(made, tcase);
+    return made;
 }
 
 int main(void) {
-    return support_main(suite, support_modes_few);
+    static const char *const modes[] = {"off", "exact", "hybrid", "hybrid,junk:on", NULL};
+    return support_main(suite, modes);
 }

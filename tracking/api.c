@@ -116,8 +116,10 @@ uint64_t ms_peak_error(void) {
     if (ms_process.always_slow) return 0;
     uint64_t turn = 0, others = 0, arenas = 0;
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
-        uint64_t gain = ms_read(&arena->unseen_gain), loss = ms_read(&arena->unseen_loss), now = ms_arena_unsettled_loss(arena);
-        if (now > loss) loss = now;
+        uint64_t gain = ms_read(&arena->unseen_gain), loss = ms_read(&arena->unseen_loss);
+        uint64_t gain_now = ms_arena_unsettled_gain(arena), loss_now = ms_arena_unsettled_loss(arena);
+        if (gain_now > gain) gain = gain_now;
+        if (loss_now > loss) loss = loss_now;
         arenas += gain != 0 || loss != 0;
         turn += ms_read(&arena->unseen_turn);
         others += gain + loss;
@@ -125,15 +127,36 @@ uint64_t ms_peak_error(void) {
     return arenas > 1 ? others : turn; /* a thread alone sees all of its own changes when it looks */
 }
 
+/* What was stated once stays: a sum over all threads may show more than any of them saw. By more than the error it
+ * cannot, unless blocks came and went while it was made. */
+uint64_t ms_process_peak(uint64_t live, uint64_t *error) {
+    uint64_t seen = (uint64_t)atomic_load(&ms_process.peak_bytes);
+    *error = ms_peak_error();
+    uint64_t most = seen + *error;
+    if (live > seen && *error) {
+        ms_raise_peak(&ms_process.peak_bytes, (int64_t)(live < most ? live : most));
+        ms_raise_peak(&ms_process.window_peak_bytes, (int64_t)(live < most ? live : most));
+    }
+    return live > seen ? live : seen;
+}
+
 void ms_process_usage(memscope_usage_t *usage) {
     ms_flow_t flow = process_flow();
-    usage_of(usage, &flow, (uint64_t)atomic_load(&ms_process.peak_bytes), ms_peak_error());
+    usage_of(usage, &flow, 0, 0);
+    usage->peak_bytes = ms_process_peak(usage->live_bytes, &usage->peak_error_bytes);
 }
 
 int memscope_process_usage(memscope_usage_t *usage) {
     settle_here();
     ms_process_usage(usage);
     return 0;
+}
+
+/* Blocks that others freed count until they have left their outboxes, or the quarantine. */
+uint64_t ms_thread_peak_error(uint64_t unseen_turn, uint64_t freed_by_others) {
+    uint64_t one = ms_process.always_slow ? ms_process.knobs.quarantine : MS_OUTBOX_BYTES;
+    uint64_t most = ms_arena_first()->index * one; /* of all other arenas */
+    return (ms_process.always_slow ? 0 : unseen_turn) + (freed_by_others < most ? freed_by_others : most);
 }
 
 int memscope_thread_usage(memscope_usage_t *usage) {
@@ -144,7 +167,7 @@ int memscope_thread_usage(memscope_usage_t *usage) {
     ms_unlock(MS_LOCK_THREADS);
     flow.freed_bytes += others.freed_bytes;
     flow.freed_blocks += others.freed_blocks;
-    usage_of(usage, &flow, arena->peak_bytes, ms_process.always_slow ? 0 : arena->unseen_turn);
+    usage_of(usage, &flow, arena->peak_bytes, ms_thread_peak_error(arena->unseen_turn, others.freed_bytes));
     ms_arena_leave(arena);
     return 0;
 }

@@ -178,6 +178,7 @@ static void sample_of(ms_samples_row_t *row, uint64_t time_ns, const memscope_us
         .allocated_blocks = usage->allocated_blocks,
         .rss_bytes = resident_bytes(),
         .peak_bytes = usage->peak_bytes,
+        .peak_error_bytes = usage->peak_error_bytes,
         .own_memory_bytes = ms_os_metadata_bytes() + recorder.series.mapped_bytes,
         .own_cpu_ns = recorder.cpu_ns,
         .interval_ns = ms_pace_interval(&recorder.pace),
@@ -447,6 +448,7 @@ static void put_last(const ms_model_t *model, ms_writer_t *writer, uint64_t *rec
         .live_bytes = model->totals.rows->live_bytes,
         .live_blocks = model->totals.rows->live_blocks,
         .peak_bytes = model->totals.rows->peak_bytes,
+        .peak_error_bytes = model->totals.rows->peak_error_bytes,
     };
     uint64_t time_ns = time_of_record();
     static const ms_interval_rows_t none;

@@ -21,6 +21,12 @@ void ms_process_usage(memscope_usage_t *usage);
 /* The process's peak differs from the true one by at most this many bytes. */
 uint64_t ms_peak_error(void);
 
+/* The same of a thread's peak. */
+uint64_t ms_thread_peak_error(uint64_t unseen_turn, uint64_t freed_by_others);
+
+/* The process's peak to be stated, and its error, where `live` bytes are stated to be live. */
+uint64_t ms_process_peak(uint64_t live, uint64_t *error);
+
 /* Gives back whatever is free. 1 if there was something to give, as malloc_trim(). */
 int ms_trim(void);
 

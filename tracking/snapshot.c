@@ -135,6 +135,8 @@ static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     row->peak_bytes = running && thread->arena ? ms_read(&thread->arena->peak_bytes) : thread->peak_bytes;
     if (row->peak_bytes < row->live_bytes && !is_folded) row->peak_bytes = row->live_bytes;
     const ms_arena_t *arena = thread->arena;
+    uint64_t unseen_turn = running && arena ? ms_read(&arena->unseen_turn) : thread->unseen_turn;
+    row->peak_error_bytes = is_folded ? MS_NULL : ms_thread_peak_error(unseen_turn, others.freed_bytes);
     row->slabs = arena ? arena->slab_count - atomic_load_explicit(&arena->reclaimed_slabs, memory_order_relaxed) : 0;
     row->cpu_ns = running ? MS_NULL : thread->cpu_ns;
 }
@@ -403,9 +405,7 @@ static bool fill_totals(ms_snapshot_t *snapshot) {
     }
     row->live_bytes = row->allocated_bytes - row->freed_bytes;
     row->live_blocks = row->allocated_blocks - row->freed_blocks;
-    int64_t peak = atomic_load_explicit(&ms_process.peak_bytes, memory_order_relaxed);
-    row->peak_bytes = (uint64_t)peak > row->live_bytes ? (uint64_t)peak : row->live_bytes;
-    row->peak_error_bytes = ms_peak_error();
+    row->peak_bytes = ms_process_peak(row->live_bytes, &row->peak_error_bytes);
     return true;
 }
 

@@ -184,11 +184,13 @@ void ms_task_settle(ms_arena_t *arena) {
 void ms_task_settle_last(ms_arena_t *arena) {
     settle_untasked(arena);
     ms_flow_t flow = ms_arena_bytes(arena);
-    int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) -
-                    (int64_t)(flow.freed_bytes - arena->task_settled.freed_bytes);
+    int64_t lost = (int64_t)(flow.freed_bytes - arena->task_settled.freed_bytes);
+    int64_t delta = (int64_t)(flow.allocated_bytes - arena->task_settled.allocated_bytes) - lost;
     arena->task_settled = flow;
     ms_task_t *task = ms_task_of_index(ms_arena_task(arena));
-    if (!task || delta == 0) return;
+    if (!task) return;
+    ms_raise_peak(&task->unseen_loss, lost);
+    if (delta == 0) return;
     int64_t live = atomic_fetch_add_explicit(&task->live_bytes, delta, memory_order_relaxed) + delta;
     if (delta > 0) ms_raise_peak(&task->peak_bytes, live);
     __atomic_store_n(&task->quantum, part_of_peak(task), __ATOMIC_RELAXED); /* read by whoever enters the task */
@@ -216,9 +218,27 @@ int64_t ms_task_quantum(const ms_arena_t *arena) {
     return part_of_peak(ms_task_of_index(ms_arena_task(arena)));
 }
 
+static bool was_entered_in(const ms_arena_t *arena, uint32_t index, uint64_t id) {
+    const ms_cell_t *cell = arena->tasks ? ms_cell_find(arena->tasks, index) : NULL;
+    return cell && ms_read(&cell->owner) == id && ms_read(&cell->enters) != 0;
+}
+
+/* A thread alone in the task sees all of its own changes when it looks, and others' frees of its blocks come at once.
+ * Of more threads each may have allocated a quantum that the others do not see yet, or freed something. */
 uint64_t ms_task_peak_error(uint32_t index) {
     if (ms_process.always_slow) return 0;
-    return index == MS_TASK_NONE ? ms_peak_error() : (uint64_t)part_of_peak(ms_task_of_index(index));
+    if (index == MS_TASK_NONE) return ms_peak_error();
+    const ms_task_t *task = ms_task_of_index(index);
+    uint64_t quantum = (uint64_t)part_of_peak(task), threads = 0;
+    uint64_t loss = task ? (uint64_t)atomic_load_explicit(&task->unseen_loss, memory_order_relaxed) : 0;
+    uint64_t id = task ? atomic_load_explicit(&task->id, memory_order_relaxed) : index;
+    for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next) {
+        threads += was_entered_in(arena, index, id);
+        if (ms_arena_task(arena) != index) continue;
+        int64_t now = (int64_t)(ms_read(&arena->freed_bytes) - ms_read(&arena->task_settled.freed_bytes));
+        if (now > (int64_t)loss) loss = (uint64_t)now;
+    }
+    return threads > 1 ? threads * (quantum + loss) : quantum;
 }
 
 /* ---- the table */
@@ -294,6 +314,7 @@ static ms_task_t *create(const char *name, uint64_t parent) {
     task->end_ns = task->outlived_bytes = task->outlived_blocks = 0;
     task->key = NULL;
     task->quantum = QUANTUM_MIN;
+    atomic_store(&task->unseen_loss, 0);
     atomic_store(&task->live_bytes, 0);
     atomic_store(&task->peak_bytes, 0);
     copy_name(task->name, name);

@@ -30,6 +30,7 @@ typedef struct ms_task {
     uint64_t start_ns, end_ns;    /* since the start of the process */
     _Atomic(int64_t) live_bytes;  /* settled */
     _Atomic(int64_t) peak_bytes;
+    _Atomic(int64_t) unseen_loss; /* most that a thread in it freed between two settles */
     int64_t quantum;              /* bytes it may allocate before its peak is looked at again */
     uint64_t outlived_bytes, outlived_blocks; /* when it ended */
     const void *key;              /* memscope_task_for_key(), NULL: none */
