@@ -426,6 +426,23 @@ static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     atomic_store_explicit(&arena->state, MS_ARENA_RUNNING, memory_order_release);
 }
 
+/* Another libc in the process (dlmopen(), LD_AUDIT, dlopen() in a static program) numbers its keys from 0, too, and both keep
+ * values in the same words of the thread: ours is the last of those that need no memory. */
+#define LAST_PLAIN_KEY 31
+
+static MS_RARE bool key_make(void) {
+    pthread_key_t lower[LAST_PLAIN_KEY];
+    unsigned count = 0;
+    bool made;
+    while ((made = pthread_key_create(&key, detach) == 0) && key < LAST_PLAIN_KEY && count < LAST_PLAIN_KEY) lower[count++] = key;
+    if (!made && count > 0) {
+        key = lower[--count];
+        made = true;
+    }
+    while (count > 0) pthread_key_delete(lower[--count]);
+    return made;
+}
+
 static MS_RARE ms_arena_t *attach(void) {
     int saved = errno;
     life = THREAD_ATTACHING;
@@ -433,7 +450,7 @@ static MS_RARE ms_arena_t *attach(void) {
     if (!started) {
         started = true;
         ms_process_start();
-        key_exists = pthread_key_create(&key, detach) == 0;
+        key_exists = key_make();
     }
     ms_arena_t *arena = arena_from_pool();
     if (arena) attach_arena(arena, record_take(arena));
@@ -481,6 +498,7 @@ static MS_RARE void end_record(ms_arena_t *arena) {
 
 static MS_RARE void detach(void *argument) {
     static __thread int rounds __attribute__((tls_model("initial-exec")));
+    if (ms_unlikely(argument != ms_arena_current)) return; /* another libc's value */
     if (++rounds < DETACH_ROUNDS) {
         pthread_setspecific(key, argument);
         return;

@@ -617,6 +617,45 @@ START_TEST(forks_inside_a_task) {
 }
 END_TEST
 
+/* What the thread that forks had set stays so on both sides: its signals, and whether it can be cancelled. And a child may register
+ * what later forks are to call. */
+static void never_mind(void) {}
+
+static bool is_as_before(int cancel, const sigset_t *signals) {
+    sigset_t now;
+    int state;
+    sigemptyset(&now);
+    if (pthread_setcancelstate(cancel, &state) != 0 || sigprocmask(SIG_SETMASK, NULL, &now) != 0) return false;
+    for (int number = 1; number < 32; number++)
+        if (sigismember(&now, number) != sigismember(signals, number)) return false;
+    return state == cancel;
+}
+
+START_TEST(forks_leave_a_thread_as_it_was) {
+    sigset_t signals;
+    start_noise();
+    for (int i = 0; i < 8; i++) {
+        int cancel = i % 2 ? PTHREAD_CANCEL_ENABLE : PTHREAD_CANCEL_DISABLE;
+        pthread_setcancelstate(cancel, NULL);
+        sigemptyset(&signals);
+        if (i % 4 < 2) sigaddset(&signals, SIGUSR2);
+        sigprocmask(SIG_SETMASK, &signals, NULL);
+        pid_t pid = fork();
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+            expect(is_as_before(cancel, &signals), 70);
+            alarm(120);
+            expect(pthread_atfork(never_mind, never_mind, never_mind) == 0, 71);
+            _exit(0);
+        }
+        ck_assert(is_as_before(cancel, &signals));
+        ck_assert_int_eq(wait_for(pid), 0);
+    }
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+    stop_noise();
+}
+END_TEST
+
 START_TEST(child_leaves_through_exit) {
     start_noise();
     for (int i = 0; i < FORKS / 2; i++) {
@@ -693,6 +732,7 @@ static Suite *suite(void) {
                             late_destructors_in_a_child_too,
                             forks_inside_a_task,
                             large_blocks_kept_over_a_fork,
+                            forks_leave_a_thread_as_it_was,
                             child_leaves_through_exit,
                             vfork_exec_spawn_system,
                             exec_from_a_thread};

@@ -1,5 +1,6 @@
 /* The C entry points against what their manual pages promise: size x alignment x entry point, contents, limits. */
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -296,6 +297,36 @@ START_TEST(calloc_of_large_blocks_touches_little) {
 }
 END_TEST
 
+/* All of them is zero, whatever the last user touched: everything, or runs of pages with gaps between that are short and long. */
+static void touch_some(char *block, size_t size, uint64_t *state) {
+    for (size_t page = 0, pages = size / 4096; page < pages; page += 1 + support_random(state) % 40)
+        for (size_t run = support_random(state) % 12; run-- > 0 && page < pages; page++) block[page * 4096 + 1000] = 'x';
+    block[0] = block[size - 1] = 'x';
+}
+
+START_TEST(calloc_of_large_blocks_clears_all) {
+    static const size_t of[] = {8 << 20, (8 << 20) + 1, (9 << 20) + 4079, (12 << 20) + 4080, (16 << 20) + 5000};
+    uint64_t state = 1;
+    void *live = malloc((size_t)256 << 20); /* so much is live that what is freed now is used again */
+    ck_assert_ptr_nonnull(live);
+    ck_assert_int_eq(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+    for (size_t s = 0; s < sizeof of / sizeof of[0]; s++)
+        for (int round = 0; round < 4; round++) {
+            char *block = malloc(of[s]);
+            ck_assert_ptr_nonnull(block);
+            if (round)
+                touch_some(block, of[s], &state);
+            else
+                memset(block, 'x', of[s]);
+            free(block);
+            ck_assert_ptr_nonnull(block = calloc(1, of[s]));
+            ck_assert_msg(only_zeros(block, of[s]), "calloc of %zu is not zeroed", of[s]);
+            free(block);
+        }
+    free(live);
+}
+END_TEST
+
 static void check_refused(const entry_t *entry, size_t alignment, size_t size) {
     errno = 0;
     void *block = entry->allocate(alignment, size);
@@ -571,6 +602,16 @@ START_TEST(statistics_calls) {
     struct mallinfo old = mallinfo();
     ck_assert_int_ge(old.uordblks + old.hblkhd, (int)(3 * mib));
     free(block);
+    size_t much = (size_t)3 << 30; /* nobody touches it; a small machine refuses it */
+    if (support_is_memscope() && (block = malloc(much)) != NULL) {
+        after = mallinfo2();
+        ck_assert_uint_ge(after.hblkhd, much);
+        ck_assert_uint_eq(after.uordblks + after.fordblks, after.arena + after.hblkhd);
+        old = mallinfo();
+        ck_assert_int_eq(old.hblkhd, INT_MAX); /* as much as it can say */
+        ck_assert_int_eq(old.uordblks, INT_MAX);
+        free(block);
+    }
     int accepted = mallopt(M_MMAP_THRESHOLD, 1 << 20);
     ck_assert(accepted == 0 || accepted == 1);
     int trimmed = malloc_trim(0);
@@ -661,6 +702,7 @@ static Suite *suite(void) {
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
                             calloc_of_large_blocks_touches_little,
+                            calloc_of_large_blocks_clears_all,
                             impossible_sizes_are_refused,
                             more_than_the_machine_has_is_refused,
                             products_that_overflow_are_refused,

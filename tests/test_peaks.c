@@ -196,6 +196,37 @@ START_TEST(threads_that_wait_raise_no_peak) {
 }
 END_TEST
 
+/* The tenant before had a large block that another thread freed meanwhile. */
+static pthread_barrier_t freed_by_others;
+static void *_Atomic large_one;
+
+static void *have_one_freed(void *unused) {
+    atomic_store(&large_one, malloc(16 * MIB));
+    pthread_barrier_wait(&freed_by_others);
+    pthread_barrier_wait(&freed_by_others);
+    return unused;
+}
+
+static void *succeed_with_a_large_one(void *unused) {
+    free(malloc(8 * MIB));
+    memscope_usage_t usage = thread_usage();
+    check_peak(&usage, 8 * MIB);
+    return unused;
+}
+
+START_TEST(what_others_freed_of_the_last_tenant_is_forgotten) {
+    pthread_t thread;
+    pthread_barrier_init(&freed_by_others, NULL, 2);
+    ck_assert_int_eq(pthread_create(&thread, NULL, have_one_freed, NULL), 0);
+    pthread_barrier_wait(&freed_by_others);
+    free(atomic_load(&large_one));
+    pthread_barrier_wait(&freed_by_others);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    in_thread(succeed_with_a_large_one);
+    pthread_barrier_destroy(&freed_by_others);
+}
+END_TEST
+
 START_TEST(an_adopted_arena_starts_from_nothing) {
     for (int round = 0; round < 3; round++) {
         in_thread(allocate_all);
@@ -451,7 +482,8 @@ END_TEST
 static Suite *suite(void) {
     const TTest *tests[] = {failed_requests_raise_no_peak, growing_in_place_is_no_sum,
                             handing_blocks_over_does_not_lower_a_peak, a_thread_that_only_frees_raises_no_peak,
-                            what_others_resize_is_theirs, threads_that_wait_raise_no_peak, an_adopted_arena_starts_from_nothing,
+                            what_others_resize_is_theirs, threads_that_wait_raise_no_peak, what_others_freed_of_the_last_tenant_is_forgotten,
+                            an_adopted_arena_starts_from_nothing,
                             no_task_has_the_peak_of_before_the_first_task, turns_of_tasks_hide_no_peak,
                             a_large_task_hides_no_peak_of_a_small_one, changes_of_sampling_hide_no_peak,
                             what_threads_freed_unsettled_is_in_the_error, what_others_freed_of_a_thread_is_in_its_error,

@@ -483,6 +483,34 @@ START_TEST(blocks_outlive_their_library) {
 END_TEST
 
 /* A library loaded with RTLD_DEEPBIND would find libc's malloc before ours, and each would free the other's blocks. */
+/* Two libcs keep the values of their keys in the same words of a thread. */
+static void *(*passing_value)(void *value);
+static void *open_in_namespace(const char *file, int mode) { return dlmopen(LM_ID_NEWLM, file, mode & ~RTLD_LOCAL); }
+
+static void *use_both_libcs(void *unused) {
+    char value[200] = {0};
+    free(malloc(100));
+    ck_assert_ptr_null(passing_value(value));
+    for (size_t i = 0; i < 1000; i++) free(malloc(i));
+    ck_assert_ptr_eq(passing_value(value), value);
+    for (size_t i = 0; i < sizeof value; i++) ck_assert_int_eq(value[i], 0);
+    return unused;
+}
+
+START_TEST(a_second_libc_has_keys_of_its_own) {
+    opens = open_in_namespace;
+    void *handle = library("passing_library.so", 0);
+    opens = dlopen;
+    ck_assert_ptr_nonnull(*(void **)&passing_value = dlsym(handle, "passing_value"));
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        ck_assert_int_eq(pthread_create(&thread, NULL, use_both_libcs, NULL), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    }
+    dlclose(handle);
+}
+END_TEST
+
 START_TEST(deepbind_is_left_out) {
     void *(*plugin_malloc)(size_t);
     void *handle = library("plugin.so", RTLD_DEEPBIND);
@@ -701,6 +729,26 @@ START_TEST(refused_blocks_do_not_count) {
     ck_assert_int_eq(memscope_process_usage(&after), 0);
     ck_assert_uint_gt(freed, 0);
     ck_assert_uint_lt(after.live_bytes, before.live_bytes + 50 * 9000); /* Check allocates a little */
+}
+END_TEST
+
+/* A block that becomes small stays where it is if there is no memory for a small one: that is a success. */
+START_TEST(shrinking_needs_no_memory) {
+    list_t *list = NULL;
+    char *block = malloc(100000);
+    ck_assert_ptr_nonnull(block);
+    support_fill(block, 9000, 1);
+    limit(RLIMIT_AS, support_address_space() + MIB);
+    exhaust(&entries[0], 9000, &list);
+    errno = 4711;
+    char *shrunk = realloc(block, 9000);
+    int left = errno;
+    free_list(list);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    ck_assert_ptr_nonnull(shrunk);
+    if (support_is_memscope()) ck_assert_int_eq(left, 4711);
+    ck_assert(support_holds(shrunk, 9000, 1));
+    free(shrunk);
 }
 END_TEST
 
@@ -947,6 +995,9 @@ static Suite *suite(void) {
                             cpp_libraries_come_and_go,
                             cpp_libraries_run_out_of_memory,
                             blocks_outlive_their_library,
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+                            a_second_libc_has_keys_of_its_own,
+#endif
                             deepbind_is_left_out,
                             deepbind_is_explained,
                             address_space_ends,
@@ -958,6 +1009,7 @@ static Suite *suite(void) {
                             refused_blocks_do_not_count,
                             growth_leaves_room_to_others,
                             growth_takes_what_is_kept,
+                            shrinking_needs_no_memory,
                             the_next_best_block_leaves_errno,
                             address_space_ends_for_threads,
                             no_address_space,

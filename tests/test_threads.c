@@ -9,13 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "memscope/memscope.h"
 #include "tests/support.h"
 
+#pragma weak memscope_export_json
 #pragma weak memscope_export_msgpack
 #pragma weak memscope_process_usage
+#pragma weak memscope_set_sample_bytes
 #pragma weak memscope_task_create
 #pragma weak memscope_task_current
 #pragma weak memscope_task_end
@@ -422,6 +426,48 @@ START_TEST(what_threads_leave_goes_back) {
     size_t after = support_rss();
     for (int tries = 0; support_rss() + MIB > after; tries++) {
         ck_assert_msg(tries < 400, "%zu bytes then, now %zu", after, support_rss());
+        usleep(50000);
+        for (size_t i = 0; i < 1000; i++) free(malloc(1000));
+    }
+}
+END_TEST
+
+/* Little is freed of many threads that have ended, too little for a look at once; some time later it is home. */
+enum { DEAD = 200, EACH_LEFT = 40 };
+static void *left_blocks[DEAD][EACH_LEFT];
+
+static void *leave_live_blocks(void *argument) {
+    void **mine = argument;
+    for (size_t i = 0; i < EACH_LEFT; i++) mine[i] = memset(malloc(1000), 1, 1000);
+    pthread_barrier_wait(&all_have_theirs); /* each has an arena of its own */
+    return NULL;
+}
+
+START_TEST(what_is_freed_of_dead_threads_goes_back) {
+    pthread_t threads[DEAD];
+    pthread_barrier_init(&all_have_theirs, NULL, DEAD);
+    for (size_t i = 0; i < DEAD; i++) threads[i] = start(leave_live_blocks, left_blocks[i]);
+    for (size_t i = 0; i < DEAD; i++) join(threads[i]);
+    for (size_t i = 0; i < DEAD; i++)
+        for (size_t k = 0; k < EACH_LEFT; k++) free(left_blocks[i][k]);
+    size_t after = support_rss();
+    for (int tries = 0; support_rss() + 4 * MIB > after; tries++) { /* of 8 */
+        ck_assert_msg(tries < 400, "%zu bytes then, now %zu", after, support_rss());
+        usleep(50000);
+        for (size_t i = 0; i < 1000; i++) free(malloc(1000));
+    }
+}
+END_TEST
+
+/* Nobody asks for medium blocks any more either. */
+START_TEST(medium_blocks_go_back_unasked) {
+    enum { COUNT = 1000, MEDIUM = 20000 };
+    static void *blocks[COUNT];
+    for (size_t i = 0; i < COUNT; i++) blocks[i] = memset(malloc(MEDIUM), 1, MEDIUM);
+    size_t before = support_rss();
+    for (size_t i = 0; i < COUNT; i++) free(blocks[i]);
+    for (int tries = 0; support_rss() + 12 * MIB > before; tries++) { /* of 20 */
+        ck_assert_msg(tries < 400, "%zu bytes then, now %zu", before, support_rss());
         usleep(50000);
         for (size_t i = 0; i < 1000; i++) free(malloc(1000));
     }
@@ -847,9 +893,10 @@ START_TEST(trim_leaves_no_free_slabs) {
     if (!support_is_memscope()) return;
     malloc_trim(0);
     size_t before = slab_bytes();
-    for (int round = 0; round < 3; round++) {
-        take_all_of(1000, TAKEN);
-        free_all_of(1000, TAKEN, TAKEN);
+    for (int round = 0; round < 4; round++) {
+        size_t size = round % 2 ? 20000 : 1000; /* both kinds of slabs */
+        take_all_of(size, TAKEN);
+        free_all_of(size, TAKEN, TAKEN);
         malloc_trim(0);
         ck_assert_uint_le(slab_bytes(), before);
     }
@@ -1192,6 +1239,104 @@ START_TEST(a_cancelled_thread_ends_outside) {
 }
 END_TEST
 
+/* Nor does an export leave a thread that cannot be cancelled. */
+START_TEST(exports_leave_a_thread_cancellable) {
+    if (!support_is_memscope()) return;
+    static const int states[] = {PTHREAD_CANCEL_DISABLE, PTHREAD_CANCEL_ENABLE};
+    for (int i = 0; i < 2; i++) {
+        int state;
+        pthread_setcancelstate(states[i], NULL);
+        ck_assert_int_eq(memscope_export_msgpack("/dev/null"), 0);
+        ck_assert_int_eq(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state), 0);
+        ck_assert_int_eq(state, states[i]);
+    }
+}
+END_TEST
+
+/* ---- what a snapshot says */
+static char *exported_json(void) {
+    char path[] = "/tmp/memscope-threads-XXXXXX";
+    int file = mkstemp(path);
+    ck_assert_int_ge(file, 0);
+    ck_assert_int_eq(memscope_export_json(path), 0);
+    unlink(path);
+    off_t end = lseek(file, 0, SEEK_END);
+    char *text = calloc(1, (size_t)end + 1);
+    ck_assert_int_eq(pread(file, text, (size_t)end, 0), end);
+    close(file);
+    return text;
+}
+
+static uint64_t number_after(const char *text, const char *key) {
+    const char *at = text ? strstr(text, key) : NULL;
+    ck_assert_msg(at != NULL, "no %s", key);
+    return strtoull(at + strlen(key), NULL, 10);
+}
+
+/* A thread that is gone has the name it had in the end, and the time that it took. */
+enum { WORK_NS = 20000000 };
+
+static void *work_and_change_name(void *unused) {
+    struct timespec used = {0};
+    free(malloc(100)); /* from here on it has a row */
+    prctl(PR_SET_NAME, "the late name");
+    while (used.tv_sec == 0 && used.tv_nsec < WORK_NS) {
+        for (size_t i = 0; i < 1000; i++) free(malloc(100));
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    }
+    return unused;
+}
+
+START_TEST(an_ended_thread_keeps_name_and_time) {
+    if (!is_counted()) return;
+    join(start(work_and_change_name, NULL));
+    char *text = exported_json(), *row = strstr(text, "\"name\": \"the late name\"");
+    ck_assert_ptr_nonnull(row);
+    ck_assert_uint_ge(number_after(row, "\"cpu_ns\": "), WORK_NS);
+    free(text);
+}
+END_TEST
+
+/* Room behind a block was never asked for, or was and went back: it is no slack, once the block is small. */
+START_TEST(what_a_block_shrank_by_is_gone) {
+    if (!is_counted()) return;
+    char *block = malloc(64 * MIB);
+    ck_assert_ptr_nonnull(block);
+    for (size_t size = 64 * MIB; size >= 4 * MIB; size /= 4) {
+        ck_assert_ptr_nonnull(block = realloc(block, size));
+        char *text = exported_json(), *memory = strstr(text, "\"memory\": {");
+        ck_assert_uint_lt(number_after(memory, "\"slack_bytes\": "), 8 * MIB);
+        ck_assert_uint_lt(number_after(memory, "\"uncarved_bytes\": "), 128 * MIB);
+        free(text);
+    }
+    free(block);
+}
+END_TEST
+
+/* A sampled block that grows where it is was freed as that one, and is no sample from then on: what else is live at its site stays. */
+START_TEST(a_sampled_block_that_grows_is_freed_once) {
+    enum { GROW = 4, STAY = 4 };
+    char *sampled[GROW + STAY];
+    if (!is_counted() || memscope_set_sample_bytes(1) != 0) return;
+    for (size_t i = 0; i < GROW + STAY; i++) ck_assert_ptr_nonnull(sampled[i] = malloc(5 * MIB));
+    ck_assert_int_eq(memscope_set_sample_bytes((uint64_t)1 << 40), 0);
+    for (size_t i = 0; i < GROW; i++) {
+        ck_assert_ptr_nonnull(sampled[i] = realloc(sampled[i], 7 * MIB));
+        free(sampled[i]);
+    }
+    char *text = exported_json(), *row = strstr(text, "\"sites\": [");
+    ck_assert_ptr_nonnull(row);
+    char *end = strstr(row, "\n  ]");
+    ck_assert_ptr_nonnull(end);
+    *end = '\0';
+    uint64_t live = 0;
+    for (; (row = strstr(row, "\"live_bytes\": ")) != NULL; row++) live += number_after(row, "\"live_bytes\": ");
+    ck_assert_uint_ge(live, STAY * 5 * MIB);
+    free(text);
+    for (size_t i = GROW; i < GROW + STAY; i++) free(sampled[i]);
+}
+END_TEST
+
 static Suite *suite(void) {
     const TTest *tests[] = {a_thousand_threads_at_once,
                             threads_come_and_go,
@@ -1212,6 +1357,8 @@ static Suite *suite(void) {
                             a_dead_thread_gives_memory_back,
                             a_sleeping_owner_gives_memory_back,
                             what_threads_leave_goes_back,
+                            what_is_freed_of_dead_threads_goes_back,
+                            medium_blocks_go_back_unasked,
                             trim_gives_small_blocks_back, trim_gives_address_space_back, slabs_change_while_they_are_walked,
                             trim_gives_large_blocks_back,
                             large_blocks_do_not_pile_up,
@@ -1232,7 +1379,11 @@ static Suite *suite(void) {
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane,
-                            a_cancelled_thread_ends_outside};
+                            a_cancelled_thread_ends_outside,
+                            exports_leave_a_thread_cancellable,
+                            an_ended_thread_keeps_name_and_time,
+                            what_a_block_shrank_by_is_gone,
+                            a_sampled_block_that_grows_is_freed_once};
     return SUPPORT_SUITE("threads", tests);
 }
 
