@@ -370,6 +370,26 @@ const char *ms_os_environment(const char *name) {
     return NULL;
 }
 
+/* A reader that has gone, or a file at its limit, ends no program because of our line: the signal for it is held back and taken away,
+ * unless the program holds it back itself. No cancellation point. */
+static void write_line(const char *line, size_t length) {
+    const struct timespec now = {0, 0};
+    sigset_t raised, before;
+    sigemptyset(&raised);
+    sigaddset(&raised, SIGPIPE);
+    sigaddset(&raised, SIGXFSZ);
+    sigprocmask(SIG_BLOCK, &raised, &before);
+    long written;
+    do written = syscall(SYS_write, STDERR_FILENO, line, length);
+    while (written < 0 && errno == EINTR);
+    if (written < 0 && (errno == EPIPE || errno == EFBIG)) {
+        if (sigismember(&before, SIGPIPE)) sigdelset(&raised, SIGPIPE);
+        if (sigismember(&before, SIGXFSZ)) sigdelset(&raised, SIGXFSZ);
+        while (syscall(SYS_rt_sigtimedwait, &raised, NULL, &now, NSIG / 8) > 0 || errno == EINTR) continue;
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 void ms_os_say(const char *first, ...) {
     char line[1024] = "memscope: ";
     size_t length = strlen(line);
@@ -384,7 +404,7 @@ void ms_os_say(const char *first, ...) {
     va_end(pieces);
     line[length++] = '\n';
     int saved = errno;
-    while (syscall(SYS_write, STDERR_FILENO, line, length) < 0 && errno == EINTR) continue; /* no cancellation point */
+    write_line(line, length);
     errno = saved;
 }
 

@@ -3,6 +3,7 @@ the data. A knob without a function knob_NAME below fails."""
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -391,10 +392,28 @@ def check_set_uid():
         shutil.rmtree(directory)
 
 
+def check_unread_lines():
+    """A line that nobody reads, or that a file has no room for, ends no program."""
+    def without_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    for conf in ("bad:1", "output:/dev/full"):
+        environment = {**os.environ, "MEMSCOPE_CONF": conf}
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([PROBE, "usable"], env=environment, stdout=subprocess.PIPE, stderr=write, text=True, check=False)
+        os.close(write)
+        check(done.returncode == 0 and "done" in done.stdout, f"{conf}, no reader: status {done.returncode}")
+        with tempfile.TemporaryFile() as full:
+            done = subprocess.run([PROBE, "usable"], env=environment, stdout=subprocess.PIPE, stderr=full, text=True,
+                                  preexec_fn=without_room, check=False)
+        check(done.returncode == 0 and "done" in done.stdout, f"{conf}, no room: status {done.returncode}")
+
+
 def main():
     all_knobs = knobs()
     check(len(all_knobs) >= 10, f"knobs.def was not understood: {sorted(all_knobs)}")
-    chosen = sys.argv[1:] or [*all_knobs, "bad_values", "listed", "set_uid"]
+    chosen = sys.argv[1:] or [*all_knobs, "bad_values", "listed", "set_uid", "unread_lines"]
     for name in chosen:
         if name == "bad_values":
             check_bad_values(all_knobs)
@@ -402,6 +421,8 @@ def main():
             check_listed(all_knobs)
         elif name == "set_uid":
             check_set_uid()
+        elif name == "unread_lines":
+            check_unread_lines()
         elif f"knob_{name}" in globals():
             globals()[f"knob_{name}"]()
         else:
