@@ -101,10 +101,31 @@ static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
     return arena->listed[class] + (int64_t)(frees_of(arena, class) - arena->lists[class].allocated);
 }
 
+/* Where there are many threads most of them wait, and what they keep meanwhile is of no use: of an arena that holds more than
+ * its part in slabs, a class goes whose blocks are all free. The free of the last one is looked at, as far as that can be told. */
+#define GIVE_UP_MIN ((int64_t)8192) /* bytes of a class: so much is freed between two looks, doubled by every fourth look in a second, */
+#define LOOKS_MOST 32               /* so that blocks that come and go for ever do not cost a look each */
+static bool are_many(void) { return ms_unlikely(__atomic_load_n(&ms_arena_budget, __ATOMIC_RELAXED) != 0); }
+
+static bool has_too_much(const ms_arena_t *arena) {
+    return are_many() && (size_t)arena->slab_count << MS_SLAB_SHIFT > __atomic_load_n(&ms_arena_budget, __ATOMIC_RELAXED);
+}
+
+static MS_COLD int64_t room_among_many(ms_arena_t *arena, uint32_t class, int64_t length, int64_t room) {
+    int64_t stride = (int64_t)ms_class_stride(class), live = arena->cut[class] - length;
+    if (arena->cut[class] * stride < GIVE_UP_MIN) return room;
+    int64_t few = (GIVE_UP_MIN << arena->looks[class] / 4) / stride;
+    bool waits_for_last = live > 0 && length >= few && !arena->waits_for_last[class]; /* once */
+    arena->waits_for_last[class] = waits_for_last && live < few;
+    if (live < few && !waits_for_last) live = few;
+    return live < room ? live - 1 : room;
+}
+
 /* Sets the frees until the list may be longer than its limit; keeps the counts of frees. */
 static void room_reset(ms_arena_t *arena, uint32_t class) {
     ms_free_list_t *list = &arena->lists[class];
-    int64_t room = list_limit(class) - list_length(arena, class);
+    int64_t length = list_length(arena, class), room = list_limit(class) - length;
+    if (are_many()) room = room_among_many(arena, class, length, room);
     if (room < 0) room = 0;
     ms_arena_sequence_begin(arena);
     ms_count(&arena->freed_before[class], (uint64_t)(arena->room_set[class] - list->room));
@@ -141,7 +162,7 @@ static bool is_big(uint32_t class) { return ms_class_slab_shift(class) == MS_BIG
 static void slab_leave(ms_arena_t *arena, ms_slab_t *slab) {
     bool big = is_big(slab->class);
     arena->slab_count--;
-    if (arena->spare_count[big] == (big ? SPARES_BIG : SPARES)) {
+    if (arena->spare_count[big] == (big ? SPARES_BIG : SPARES) || has_too_much(arena)) {
         ms_slab_release(slab, arena);
         return;
     }
@@ -172,6 +193,7 @@ static void spare_tend(ms_arena_t *arena, uint64_t now_ns) {
     if (now_ns - arena->spare_tended_ns < SPARE_TEND_NS) return;
     arena->spare_tended_ns = now_ns;
     for (int big = 0; big < 2; big++) spare_release(arena, big, arena->spare_least[big]);
+    memset(arena->looks, 0, sizeof arena->looks);
 }
 
 static void slab_give_up(ms_arena_t *arena, ms_slab_t *slab) {
@@ -518,11 +540,20 @@ static void *take_block(ms_arena_t *arena, uint32_t class) {
     return payload;
 }
 
+static bool is_too_much(ms_arena_t *arena, uint32_t class) {
+    return has_too_much(arena) && arena->looks[class] < LOOKS_MOST && class_is_free(arena, class) &&
+           list_length(arena, class) * (int64_t)ms_class_stride(class) >= GIVE_UP_MIN;
+}
+
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     bool hidden = ms_arena_hide(arena);
     uint32_t class = ms_class_of_list(offset);
     ms_list_push(&arena->lists[class], payload);
-    if (list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_kept(class));
+    if (is_too_much(arena, class))
+        class_give_up(arena, class);
+    else if (list_length(arena, class) > list_limit(class))
+        list_flush(arena, class, list_kept(class));
+    if (are_many() && arena->looks[class] < LOOKS_MOST) arena->looks[class]++;
     room_reset(arena, class);
     ms_arena_settle(arena);
     if (hidden) ms_arena_show(arena);

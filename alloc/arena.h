@@ -85,6 +85,8 @@ typedef struct ms_arena {
     uint64_t remote_freed[MS_CLASS_COUNT];  /* blocks of other arenas freed here, by class */
     ms_slab_t *slabs[MS_SMALL_CLASSES];     /* slabs with room, of this class: a heap (alloc/slab_heap.h) */
     int64_t cut[MS_SMALL_CLASSES];          /* blocks of the arena's slabs that are not in the slabs */
+    uint8_t looks[MS_SMALL_CLASSES];        /* at the class in this second, see room_among_many() */
+    bool waits_for_last[MS_SMALL_CLASSES];  /* its next look is due with the last of few live blocks */
     uint8_t narrowed[MS_SMALL_CLASSES];     /* how often a slab of the class was, see slab_narrow() */
     uint32_t slab_count;                    /* slabs owned */
     uint32_t spare_count[2], spare_least[2]; /* spare slabs, and the fewest since they were tended; [1]: big ones */
@@ -172,6 +174,9 @@ typedef struct ms_arena {
     _Atomic(uint32_t) reclaimed_slabs; /* of slab_count */
     _Atomic(uint32_t) reclaimed_cut[MS_SMALL_CLASSES]; /* of cut, not taken off it yet */
 } ms_arena_t;
+
+/* Bytes of slabs from which on an arena gives up classes that are free; 0: it does not, there are few threads (alloc/thread.c). */
+extern size_t ms_arena_budget;
 
 extern __thread ms_arena_t *ms_arena_current __attribute__((tls_model("initial-exec")));
 extern ms_arena_t ms_arena_empty; /* constant: its lists are empty and it expects no block */

@@ -130,6 +130,19 @@ static void leave_warm_or_flush(ms_arena_t *arena) {
     atomic_store_explicit(&warm_orphans, warm + 1, memory_order_relaxed);
 }
 
+#define BUDGET_ALL ((size_t)16 << 20)   /* what all threads may hold in slabs of free classes, where there are more than FEW_THREADS, */
+#define BUDGET_LEAST ((size_t)64 << 10) /* but each this much */
+#define FEW_THREADS 16
+size_t ms_arena_budget;
+/* MS_LOCK_THREADS. So many threads more run. */
+static void count_threads(int more) {
+    static int running;
+    running += more;
+    size_t budget = running > FEW_THREADS ? BUDGET_ALL / (size_t)running : 0;
+    if (budget && budget < BUDGET_LEAST) budget = BUDGET_LEAST;
+    __atomic_store_n(&ms_arena_budget, budget, __ATOMIC_RELAXED);
+}
+
 static ms_arena_t *arena_from_pool(void) {
     ms_arena_t *arena = orphans;
     if (arena) {
@@ -453,7 +466,10 @@ static MS_RARE ms_arena_t *attach(void) {
         key_exists = key_make();
     }
     ms_arena_t *arena = arena_from_pool();
-    if (arena) attach_arena(arena, record_take(arena));
+    if (arena) {
+        count_threads(1);
+        attach_arena(arena, record_take(arena));
+    }
     ms_unlock(MS_LOCK_THREADS);
     if (arena) {
         ms_arena_current = arena;
@@ -522,6 +538,7 @@ static MS_RARE void detach(void *argument) {
     if (has_mail(arena)) atomic_store_explicit(&orphans_have_mail, true, memory_order_relaxed);
     arena->next_in_pool = orphans;
     orphans = arena;
+    count_threads(-1);
     ms_unlock(MS_LOCK_THREADS);
 }
 

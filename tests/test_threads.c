@@ -850,6 +850,41 @@ START_TEST(trim_empties_inboxes) {
 }
 END_TEST
 
+/* A pool: each thread in turn handles a request of 2 MiB in blocks of many sizes, frees all of it, and waits. */
+enum { POOL = 64, REQUEST = 2 << 20 };
+static sem_t handled, pool_ends;
+static void *handle_and_wait(void *number) {
+    static void *blocks[REQUEST / 16];
+    uint64_t state = (uint64_t)(uintptr_t)number + 1;
+    size_t count = 0;
+    for (size_t bytes = 0; bytes < REQUEST; count++) {
+        size_t size = 16 + support_random(&state) % (support_random(&state) % 4 ? 500 : 2000);
+        memset(blocks[count] = malloc(size), 1, size);
+        bytes += size;
+    }
+    while (count > 0) free(blocks[--count]);
+    sem_post(&handled);
+    sem_wait(&pool_ends);
+    return NULL;
+}
+
+START_TEST(threads_that_wait_keep_little) {
+    if (!support_is_memscope()) return;
+    pthread_t threads[POOL];
+    size_t before = support_rss();
+    sem_init(&handled, 0, 0);
+    sem_init(&pool_ends, 0, 0);
+    for (size_t i = 0; i < POOL; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, handle_and_wait, (void *)i), 0);
+        sem_wait(&handled);
+    }
+    size_t kept = support_rss() - before;
+    for (size_t i = 0; i < POOL; i++) sem_post(&pool_ends);
+    for (size_t i = 0; i < POOL; i++) join(threads[i]);
+    ck_assert_uint_lt(kept, (size_t)POOL * REQUEST * 3 / 4); /* the first sixteen may keep all */
+}
+END_TEST
+
 START_TEST(blocks_of_sleeping_threads_serve_others) {
     if (!support_is_memscope()) return;
     sem_init(&asleep, 0, 0);
@@ -1339,6 +1374,7 @@ END_TEST
 
 static Suite *suite(void) {
     const TTest *tests[] = {a_thousand_threads_at_once,
+                            threads_that_wait_keep_little,
                             threads_come_and_go,
                             memory_freed_only_by_others_stays_bounded,
                             a_living_owner_reuses_what_others_freed,
