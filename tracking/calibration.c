@@ -66,16 +66,17 @@ static void add_shared(_Atomic(double) *sum, double amount) {
         continue;
 }
 
-static inline __attribute__((always_inline)) void add(ms_weights_t *weights, size_t size, double weight, bool own) {
+/* `sign` 1: a sample more; -1: one less. */
+static inline __attribute__((always_inline)) void add(ms_weights_t *weights, size_t size, double weight, int sign, bool own) {
     void (*add_to)(_Atomic(double) *, double) = own ? add_own : add_shared;
     if (own)
-        atomic_store_explicit(&weights->samples, atomic_load_explicit(&weights->samples, memory_order_relaxed) + 1,
+        atomic_store_explicit(&weights->samples, atomic_load_explicit(&weights->samples, memory_order_relaxed) + sign,
                               memory_order_relaxed);
     else
-        atomic_fetch_add_explicit(&weights->samples, 1, memory_order_relaxed);
-    add_to(&weights->blocks, weight);
-    add_to(&weights->bytes, weight * (double)size);
-    add_to(&weights->variance, weight * (weight - 1));
+        atomic_fetch_add_explicit(&weights->samples, sign, memory_order_relaxed);
+    add_to(&weights->blocks, sign * weight);
+    add_to(&weights->bytes, sign * weight * (double)size);
+    add_to(&weights->variance, sign * weight * (weight - 1));
 }
 
 static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
@@ -88,18 +89,19 @@ static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
     return atomic_compare_exchange_strong(&pair->others, &others, fresh) ? fresh : others; /* the loser's stays unused */
 }
 
-static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, bool freed) {
+static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, int sign, bool freed) {
     ms_sample_flow_t *others = others_of(pair);
-    if (others) add(freed ? &others->freed : &others->allocated, size, weight, false);
+    if (others) add(freed ? &others->freed : &others->allocated, size, weight, sign, false);
 }
 
-static inline void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size, double weight, bool freed) {
+static inline __attribute__((always_inline)) void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size,
+                                                        double weight, int sign, bool freed) {
     ms_sample_pair_t *pair = pair_of(arena, site, class);
     if (!pair) return;
     if (ms_likely(pair->owner == arena))
-        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, true);
+        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, sign, true);
     else
-        add_to_others(pair, size, weight, freed);
+        add_to_others(pair, size, weight, sign, freed);
 }
 
 static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved) {
@@ -109,13 +111,22 @@ static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved
 }
 
 void ms_calibration_allocated(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    count(arena, site, natural, size, weight, false);
+    count(arena, site, natural, size, weight, 1, false);
     count_move(&moves[natural].out, &moves[actual].in, natural != actual);
 }
 
 void ms_calibration_freed(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    count(arena, site, natural, size, weight, true);
+    count(arena, site, natural, size, weight, 1, true);
     count_move(&moves[natural].out_freed, &moves[actual].in_freed, natural != actual);
+}
+
+void ms_calibration_taken_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
+    count(arena, site, natural, size, weight, -1, false);
+}
+
+void ms_calibration_named(uint32_t natural) { atomic_fetch_add_explicit(&moves[natural].in, 1, memory_order_relaxed); }
+void ms_calibration_named_freed(uint32_t actual) {
+    atomic_fetch_add_explicit(&moves[actual].in_freed, 1, memory_order_relaxed);
 }
 
 void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context) {

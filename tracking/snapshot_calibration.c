@@ -118,12 +118,15 @@ static uint64_t read_moved(const _Atomic(uint64_t) *counter) {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* Sums are read while threads go on counting. */
+static uint64_t less(uint64_t count, uint64_t part) { return count > part ? count - part : 0; }
+
 /* Writes the class's row and its factors. */
 static void calibrate_class(ms_snapshot_t *snapshot, class_sums_t *sums, const ms_size_classes_row_t *class) {
     const ms_class_moves_t *moves = ms_calibration_moves((uint32_t)class->index);
     bool is_large = class->index == MS_CLASS_LARGE;
-    uint64_t exact = class->allocated_blocks + read_moved(&moves->out) - read_moved(&moves->in);
-    uint64_t freed = class->freed_blocks + read_moved(&moves->out_freed) - read_moved(&moves->in_freed);
+    uint64_t exact = less(class->allocated_blocks + read_moved(&moves->out), read_moved(&moves->in));
+    uint64_t freed = less(class->freed_blocks + read_moved(&moves->out_freed), read_moved(&moves->in_freed));
     ms_calibration_row_t *row = &snapshot->model.calibration.rows[snapshot->model.calibration.count++];
     *row = (ms_calibration_row_t){
         .index = class->index,
