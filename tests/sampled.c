@@ -1,8 +1,10 @@
 /* What test_sampled.py judges: allocates blocks of many sizes from several places, by two threads, frees half of them,
- * grows some, and writes a snapshot. Usage: sampled FILE.json [change|name]: `change` sets another mean gap every 1,000 blocks,
- * `name` names every third block */
+ * grows some, and writes a snapshot. Usage: sampled FILE.json [change|name|few]: `change` sets another mean gap every 1,000
+ * blocks, `name` names every third block; `few` allocates of each size class as much as gives 8 to 15 live samples at
+ * sample_bytes:65536, and nothing else. */
 #include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,8 +37,25 @@ static void *allocate(void *argument) {
     return NULL;
 }
 
+enum { FEW_CLASSES = 40, FEW_MEAN = 65536 };
+
+static void allocate_few(void) {
+    double size = 1024;
+    for (int class = 0; class < FEW_CLASSES; class++, size *= 1.0905077326652577) { /* the eighth root of 2 */
+        double live = (8 + class % 8) / -expm1(-size / FEW_MEAN);
+        for (int i = 0; i < 2 * (int)live; i++) {
+            void *block = malloc((size_t)size);
+            if (i % 2) free(block);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 2 || argc > 3) return 2;
+    if (argc == 3 && strcmp(argv[2], "few") == 0) {
+        allocate_few();
+        return memscope_export_json(argv[1]) != 0;
+    }
     changes = argc == 3 && strcmp(argv[2], "change") == 0;
     names = argc == 3 && !changes;
     if (memscope_set_sample_bytes(0) != EINVAL) return 4;
