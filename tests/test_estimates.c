@@ -4,9 +4,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "memscope/memscope.h"
 #include "tests/support.h"
+
+static bool mode_is(const char *mode) {
+    const char *conf = getenv("MEMSCOPE_CONF");
+    return conf && strstr(conf, mode);
+}
 
 /* ---- a block that has a name stands at its variable, and there only */
 
@@ -86,6 +93,7 @@ static void by_another(void (*call)(void)) {
 }
 
 START_TEST(sites_with_names_add_up) {
+    if (!mode_is("exact") && !mode_is("sample_rate:1")) return;
     for (int round = 0; round < 6; round++) {
         allocate_all();
         CHECK_SUMS();
@@ -104,12 +112,65 @@ START_TEST(sites_with_names_add_up) {
 }
 END_TEST
 
+/* ---- children of fork draw samples of their own */
+
+enum { CHILDREN = 100, HALF_BYTES = 1 << 20, HALF_MEAN = 1512775 /* such a block is hit with a chance of 1/2 */ };
+
+static int add_sites(void *context, const memscope_difference_t *difference) {
+    if (difference->part == MEMSCOPE_PART_SITE) *(int64_t *)context += difference->allocated_bytes;
+    return 0;
+}
+
+static void *is_sampled(void *unused) {
+    (void)unused;
+    int64_t sampled = 0;
+    memscope_checkpoint_t *before = memscope_checkpoint();
+    void *block = malloc(HALF_BYTES);
+    bool good = before && block && memscope_checkpoint_diff(before, NULL, add_sites, &sampled) == 0;
+    return (void *)(uintptr_t)(good ? sampled >= HALF_BYTES : 2);
+}
+
+static void *is_sampled_in_thread(void *unused) {
+    pthread_t thread;
+    void *sampled = (void *)(uintptr_t)2;
+    if (pthread_create(&thread, NULL, is_sampled, unused) == 0) pthread_join(thread, &sampled);
+    return sampled;
+}
+
+/* All children allocate the same. Outside of the limits once in a billion. */
+static void check_children(void *(*call)(void *)) {
+    int hits = 0;
+    for (int i = 0; i < CHILDREN; i++) {
+        int status;
+        pid_t child = fork();
+        if (child == 0) _exit((int)(uintptr_t)call(NULL));
+        ck_assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) < 2);
+        hits += WEXITSTATUS(status);
+    }
+    if (mode_is("test_mode"))
+        ck_assert(hits == 0 || hits == CHILDREN);
+    else
+        ck_assert_msg(hits >= 20 && hits <= 80, "of %d children %d", CHILDREN, hits);
+}
+
+START_TEST(children_draw_samples_of_their_own) {
+    if (mode_is("exact") || mode_is("sample_rate")) return;
+    ck_assert_int_eq(memscope_set_sample_bytes(HALF_MEAN), 0);
+    check_children(is_sampled);
+    check_children(is_sampled_in_thread);
+    is_sampled_in_thread(NULL); /* leaves its arena, and a process that is not single-threaded */
+    check_children(is_sampled);
+    check_children(is_sampled_in_thread);
+}
+END_TEST
+
 static Suite *suite(void) {
-    const TTest *tests[] = {sites_with_names_add_up};
+    const TTest *tests[] = {sites_with_names_add_up, children_draw_samples_of_their_own};
     return SUPPORT_SUITE("estimates", tests);
 }
 
 int main(void) {
-    static const char *const modes[] = {"exact", "sampled,sample_rate:1", "hybrid,sample_rate:1", NULL};
+    static const char *const modes[] = {"exact",   "sampled,sample_rate:1", "hybrid,sample_rate:1",
+                                        "sampled", "sampled,test_mode:on",  NULL};
     return support_main(suite, modes);
 }
