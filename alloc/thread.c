@@ -508,6 +508,7 @@ static MS_RARE void detach(void *argument) {
 
 
 static ms_arena_t *enter_stray(void) {
+    atomic_store_explicit(&ms_process.interrupted, true, memory_order_relaxed);
     ms_lock(MS_LOCK_STRAY);
     if (!stray_exists) {
         arena_init(&stray);
