@@ -281,6 +281,25 @@ static void stepped_keeps(int number, siginfo_t *info, void *context) {
     if (steps++ % STEPS_APART == steps_first) stepped_kept = malloc(100);
 }
 
+/* What handlers allocated inside of malloc stands in a row that says so. */
+static void check_row_of_handlers(void) {
+    static char line[1 << 16];
+    char path[] = "/tmp/memscope-process-XXXXXX";
+    int file = mkstemp(path);
+    ck_assert_int_ge(file, 0);
+    ck_assert_int_eq(memscope_export_json(path), 0);
+    FILE *stream = fdopen(file, "r");
+    unlink(path);
+    while (fgets(line, sizeof line, stream) && !strstr(line, "\"(signal handlers, ended threads)\"")) continue;
+    const char *live = strstr(line, "\"live_bytes\": "), *peak = strstr(line, "\"peak_bytes\": ");
+    ck_assert_ptr_nonnull(live);
+    ck_assert_ptr_nonnull(peak);
+    unsigned long live_bytes = strtoul(live + 14, NULL, 10);
+    ck_assert_uint_gt(live_bytes, 100);
+    ck_assert_uint_eq(strtoul(peak + 14, NULL, 10), live_bytes);
+    fclose(stream);
+}
+
 /* Mode exact says to the byte what was live at once: nothing of what a handler allocates inside of malloc is lost. */
 START_TEST(counts_are_exact_at_each_instruction) {
     enum { LARGE = 10 << 20 };
@@ -302,6 +321,7 @@ START_TEST(counts_are_exact_at_each_instruction) {
     memscope_process_usage(&after);
     ck_assert_uint_eq(after.live_bytes, before.live_bytes);
     ck_assert_uint_eq(after.peak_bytes, before.live_bytes + LARGE);
+    check_row_of_handlers();
 }
 END_TEST
 #endif
