@@ -46,7 +46,7 @@ static __attribute__((noinline)) ms_sample_pair_t *look_up(const ms_arena_t *are
     return fresh;
 }
 
-static ms_sample_pair_t *pair_of(ms_arena_t *arena, uint32_t site, uint32_t class) {
+static inline __attribute__((always_inline)) ms_sample_pair_t *pair_of(ms_arena_t *arena, uint32_t site, uint32_t class) {
     ms_sample_pair_t *last = arena->sample_pair;
     if (last && last->site == site && last->class == class) return last;
     int saved = errno;
@@ -89,19 +89,18 @@ static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
     return atomic_compare_exchange_strong(&pair->others, &others, fresh) ? fresh : others; /* the loser's stays unused */
 }
 
-static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, int sign, bool freed) {
+static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, bool freed) {
     ms_sample_flow_t *others = others_of(pair);
-    if (others) add(freed ? &others->freed : &others->allocated, size, weight, sign, false);
+    if (others) add(freed ? &others->freed : &others->allocated, size, weight, 1, false);
 }
 
-static inline __attribute__((always_inline)) void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size,
-                                                        double weight, int sign, bool freed) {
+static inline void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size, double weight, bool freed) {
     ms_sample_pair_t *pair = pair_of(arena, site, class);
     if (!pair) return;
     if (ms_likely(pair->owner == arena))
-        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, sign, true);
+        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, 1, true);
     else
-        add_to_others(pair, size, weight, sign, freed);
+        add_to_others(pair, size, weight, freed);
 }
 
 static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved) {
@@ -111,17 +110,23 @@ static void count_move(_Atomic(uint64_t) *out, _Atomic(uint64_t) *in, bool moved
 }
 
 void ms_calibration_allocated(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    count(arena, site, natural, size, weight, 1, false);
+    count(arena, site, natural, size, weight, false);
     count_move(&moves[natural].out, &moves[actual].in, natural != actual);
 }
 
 void ms_calibration_freed(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
-    count(arena, site, natural, size, weight, 1, true);
+    count(arena, site, natural, size, weight, true);
     count_move(&moves[natural].out_freed, &moves[actual].in_freed, natural != actual);
 }
 
-void ms_calibration_taken_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
-    count(arena, site, natural, size, weight, -1, false);
+MS_COLD void ms_calibration_taken_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
+    ms_sample_pair_t *pair = pair_of(arena, site, natural);
+    ms_sample_flow_t *flow = !pair ? NULL : pair->owner == arena ? &pair->own : others_of(pair);
+    if (!flow) return;
+    if (flow == &pair->own)
+        add(&flow->allocated, size, weight, -1, true);
+    else
+        add(&flow->allocated, size, weight, -1, false);
 }
 
 void ms_calibration_named(uint32_t natural) { atomic_fetch_add_explicit(&moves[natural].in, 1, memory_order_relaxed); }

@@ -64,7 +64,8 @@ static uint64_t scaled(double weight, double unit) {
 }
 
 /* `sign` 1: it is there; -1: it has become another site's. */
-static inline void count_sample(ms_arena_t *arena, uint32_t site, size_t size, double weight, uint64_t sign) {
+static inline __attribute__((always_inline)) void count_sample(ms_arena_t *arena, uint32_t site, size_t size,
+                                                               double weight, uint64_t sign) {
     ms_cell_t *cell = ms_site_cell(arena, site);
     ms_count(&cell->allocated_bytes, sign * scaled(weight, (double)size));
     ms_count(&cell->allocated_blocks, sign * scaled(weight, 1 << MS_WEIGHT_SHIFT));
@@ -91,7 +92,7 @@ ms_cell_t ms_site_sum(uint32_t site) {
     return sum;
 }
 
-static void take_sample_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
+static MS_COLD void take_sample_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
     count_sample(arena, site, size, weight, -(uint64_t)1);
     ms_calibration_taken_back(arena, site, natural, size, weight);
 }
