@@ -1378,6 +1378,11 @@ static void count_sample_free(ms_arena_t *arena, const ms_block_facts_t *block) 
                          extension->sample_weight);
 }
 
+static MS_COLD void count_named_free(ms_arena_t *arena, uint32_t site, const ms_block_facts_t *block) {
+    ms_site_count_free(arena, site, block->size);
+    ms_calibration_named_freed(block->large ? MS_CLASS_LARGE : block->slab->class);
+}
+
 static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
     uint32_t task = ms_facts_task(block->facts), site = ms_facts_site(block->facts);
     bool own = ms_facts_code(block->facts) == arena->code;
@@ -1398,7 +1403,7 @@ static void count_free(ms_arena_t *arena, const ms_block_facts_t *block) {
     if (is_exact())
         ms_exact_freed(arena, site, block->base, block->size, ms_facts_age(block->facts));
     else if (site)
-        ms_site_count_free(arena, site, block->size);
+        count_named_free(arena, site, block);
     count_sample_free(arena, block);
 }
 
@@ -1625,6 +1630,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
                  (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     count_birth(arena, site, payload, size);
+    if (site && !is_exact()) ms_calibration_named(class);
     if (ms_unlikely(arena->tracing)) ms_trace_resized(arena, old->base, old->size, payload, size, site);
     return sampled;
 }
@@ -1642,7 +1648,7 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
     bool sampled = resize_counted(arena, &moved, large->payload, size, from);
     if (ms_facts_site(old->facts) >= MS_SITE_VARIABLES) ms_owned_moved(before.payload, large->payload);
     large->sample_site = 0;
-    if (sampled) {
+    if (sampled && ms_facts_site(old->facts) < MS_SITE_VARIABLES) { /* else it is counted at its variable */
         request_t request = {.size = size, .from = *from};
         sample_large(arena, &request, large);
     }

@@ -544,6 +544,7 @@ static MS_RARE void detach(void *argument) {
 
 
 static ms_arena_t *enter_stray(void) {
+    atomic_store_explicit(&ms_process.interrupted, true, memory_order_relaxed);
     ms_lock(MS_LOCK_STRAY);
     if (!stray_exists) {
         arena_init(&stray);
@@ -615,6 +616,8 @@ void ms_thread_trim_orphans(void) {
  * as glibc's own does.) */
 static bool forks_alone;
 
+static _Atomic(uint32_t) forks; /* so far: also where a sandbox refuses gettid(), a child's number is no sibling's */
+
 /* fork() takes the lock of stdio's streams when all handlers ran; whoever holds it meanwhile may be waiting for a lock of
  * ours, as fflush(NULL) of a stream that allocates. So it is taken before them, if no handler runs after ours: one that
  * waits for a lock whose holder opens a file would wait for ever. */
@@ -628,6 +631,7 @@ static pthread_mutex_t registering = REGISTERING;
 
 static void fork_before(void) {
     forks_alone = ms_os_is_single_threaded();
+    atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed);
     if (forks_alone) return;
     if (runs_last) _IO_list_lock();
     pthread_mutex_lock(&registering);
@@ -656,11 +660,24 @@ static void freeze_others(void) {
     }
 }
 
+/* Children draw samples of their own: the estimates of workers that do the same work would have the same error. */
+static void draw_anew(void) {
+    ms_sampling_child((uint64_t)ms_os_thread_id() << 32 | atomic_load_explicit(&forks, memory_order_relaxed));
+    ms_arena_t *arena = ms_arena_current;
+    if (ms_arena_hidden) {
+        ms_sampling_restart(ms_arena_hidden, false);
+    } else if (ms_arena_hide(arena)) {
+        ms_sampling_restart(arena, true);
+        ms_arena_show(arena);
+    }
+}
+
 static void fork_child(void) {
     if (forks_alone) {
         const ms_arena_t *arena = ms_arena_hidden ? ms_arena_hidden : ms_arena_current;
         if (arena->thread) arena->thread->tid = ms_os_thread_id();
         if (!ms_arena_hidden && !ms_lock_is_held()) ms_limit_after_fork();
+        draw_anew();
         return;
     }
     ms_backend_after_fork(true);
@@ -668,6 +685,7 @@ static void fork_child(void) {
     if (runs_last) _IO_list_resetlock(); /* so does glibc, where it saw threads as we did */
     ms_limit_after_fork();
     freeze_others();
+    draw_anew();
     ms_lock_renew_all();
 }
 

@@ -16,6 +16,7 @@
 #include "alloc/arena.h"
 
 #define MS_CODE_FOLDED 0u
+#define MS_FOLDED_NAME "(signal handlers, ended threads)" /* whose work has no row of its own */
 #define MS_CODE_MAX 65534u
 
 typedef enum { MS_THREAD_UNUSED, MS_THREAD_RUNNING, MS_THREAD_ENDED } ms_thread_state_t;

@@ -133,6 +133,6 @@ char **ms_task_paths(const ms_model_t *model) {
 }
 
 const char *ms_thread_key(const ms_threads_row_t *thread) {
-    if (thread->state != NULL && strcmp(thread->state, "folded") == 0) return "(ended threads together)";
+    if (thread->state != NULL && strcmp(thread->state, "folded") == 0) return "(signal handlers, ended threads)";
     return thread->name != NULL ? thread->name : "?";
 }

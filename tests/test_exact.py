@@ -228,6 +228,19 @@ def run(script, conf):
         equal("failed allocations", qualities[1] - qualities[0], truth["failed"])
 
 
+def check_reasons(script):
+    """A reason that something is null must not say that it is there in the mode there is."""
+    global where
+    where = "null_reasons under mode:exact,stacks:none"
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run([PROGRAM, script, directory], env={**os.environ, "MEMSCOPE_CONF": "mode:exact,stacks:none"}, timeout=240,
+                       stdout=subprocess.DEVNULL, check=True)
+        reasons = {(row["table"], row["column"]): row["reason"] for row in load(directory, "after.json")["null_reasons"]}
+    for column in ("peak_bytes", "at_peak_bytes", "ages"):
+        reason = reasons["sites", column]
+        check("stacks:none" in reason, f"{column}: {reason}")
+
+
 def main():
     scripts = subprocess.run([PROGRAM, "list"], capture_output=True, text=True, check=True).stdout.split()
     confs = [f"mode:{mode},leaks:live" for mode in ("exact", "task", "sampled")]
@@ -243,6 +256,10 @@ def main():
                 run(script, conf)
                 runs += 1
                 failed += wrong > before
+    before = wrong
+    check_reasons(scripts[0])
+    runs += 1
+    failed += wrong > before
     print(f"{runs - failed} passed, {failed} failed")
     return failed > 0
 

@@ -269,6 +269,61 @@ START_TEST(handlers_at_each_instruction) {
     ck_assert_int_eq(status, 7 << 8);
 }
 END_TEST
+
+/* Not at each: what is done again because of a handler would not come to its end. */
+enum { STEPS_APART = 61 };
+static void *volatile stepped_kept;
+static size_t steps_first;
+static void stepped_keeps(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info;
+    uintptr_t at = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    if (at < stepped_start || at >= stepped_end) return;
+    if (steps++ % STEPS_APART == steps_first) stepped_kept = malloc(100);
+}
+
+/* What handlers allocated inside of malloc stands in a row that says so. */
+static void check_row_of_handlers(void) {
+    static char line[1 << 16];
+    char path[] = "/tmp/memscope-process-XXXXXX";
+    int file = mkstemp(path);
+    ck_assert_int_ge(file, 0);
+    ck_assert_int_eq(memscope_export_json(path), 0);
+    FILE *stream = fdopen(file, "r");
+    unlink(path);
+    while (fgets(line, sizeof line, stream) && !strstr(line, "\"(signal handlers, ended threads)\"")) continue;
+    const char *live = strstr(line, "\"live_bytes\": "), *peak = strstr(line, "\"peak_bytes\": ");
+    ck_assert_ptr_nonnull(live);
+    ck_assert_ptr_nonnull(peak);
+    unsigned long live_bytes = strtoul(live + 14, NULL, 10);
+    ck_assert_uint_gt(live_bytes, 100);
+    ck_assert_uint_eq(strtoul(peak + 14, NULL, 10), live_bytes);
+    fclose(stream);
+}
+
+/* Mode exact says to the byte what was live at once: nothing of what a handler allocates inside of malloc is lost. */
+START_TEST(counts_are_exact_at_each_instruction) {
+    enum { LARGE = 10 << 20 };
+    struct sigaction action = {.sa_sigaction = stepped_keeps, .sa_flags = SA_SIGINFO};
+    const char *conf = getenv("MEMSCOPE_CONF");
+    if (!support_is_memscope() || !memscope_process_usage || !conf || !strstr(conf, "mode:exact")) return;
+    if (!dl_iterate_phdr(find_library, (void *)(uintptr_t)memscope_process_usage)) return;
+    ck_assert_int_eq(sigaction(SIGTRAP, &action, NULL), 0);
+    for (steps_first = 0; steps_first < STEPS_APART; steps_first++) {
+        steps = 0;
+        step();
+        free(malloc(1000));
+        step_no_more();
+        ck_assert_uint_gt(steps, 100);
+    }
+    memscope_usage_t before, after;
+    memscope_process_usage(&before);
+    free(malloc(LARGE));
+    memscope_process_usage(&after);
+    ck_assert_uint_eq(after.live_bytes, before.live_bytes);
+    ck_assert_uint_eq(after.peak_bytes, before.live_bytes + LARGE);
+    check_row_of_handlers();
+}
+END_TEST
 #endif
 
 /* A handler that forks at any moment, also inside malloc: the parent and the child go on where they were. */
@@ -985,6 +1040,7 @@ static Suite *suite(void) {
                             handlers_that_interrupt_forks,
 #ifdef EACH_INSTRUCTION
                             handlers_at_each_instruction,
+                            counts_are_exact_at_each_instruction,
 #endif
                             handlers_on_their_own_stack,
                             handlers_in_other_threads,

@@ -46,7 +46,7 @@ static __attribute__((noinline)) ms_sample_pair_t *look_up(const ms_arena_t *are
     return fresh;
 }
 
-static ms_sample_pair_t *pair_of(ms_arena_t *arena, uint32_t site, uint32_t class) {
+static inline __attribute__((always_inline)) ms_sample_pair_t *pair_of(ms_arena_t *arena, uint32_t site, uint32_t class) {
     ms_sample_pair_t *last = arena->sample_pair;
     if (last && last->site == site && last->class == class) return last;
     int saved = errno;
@@ -66,16 +66,17 @@ static void add_shared(_Atomic(double) *sum, double amount) {
         continue;
 }
 
-static inline __attribute__((always_inline)) void add(ms_weights_t *weights, size_t size, double weight, bool own) {
+/* `sign` 1: a sample more; -1: one less. */
+static inline __attribute__((always_inline)) void add(ms_weights_t *weights, size_t size, double weight, int sign, bool own) {
     void (*add_to)(_Atomic(double) *, double) = own ? add_own : add_shared;
     if (own)
-        atomic_store_explicit(&weights->samples, atomic_load_explicit(&weights->samples, memory_order_relaxed) + 1,
+        atomic_store_explicit(&weights->samples, atomic_load_explicit(&weights->samples, memory_order_relaxed) + sign,
                               memory_order_relaxed);
     else
-        atomic_fetch_add_explicit(&weights->samples, 1, memory_order_relaxed);
-    add_to(&weights->blocks, weight);
-    add_to(&weights->bytes, weight * (double)size);
-    add_to(&weights->variance, weight * (weight - 1));
+        atomic_fetch_add_explicit(&weights->samples, sign, memory_order_relaxed);
+    add_to(&weights->blocks, sign * weight);
+    add_to(&weights->bytes, sign * weight * (double)size);
+    add_to(&weights->variance, sign * weight * (weight - 1));
 }
 
 static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
@@ -90,14 +91,14 @@ static MS_COLD ms_sample_flow_t *others_of(ms_sample_pair_t *pair) {
 
 static MS_COLD void add_to_others(ms_sample_pair_t *pair, size_t size, double weight, bool freed) {
     ms_sample_flow_t *others = others_of(pair);
-    if (others) add(freed ? &others->freed : &others->allocated, size, weight, false);
+    if (others) add(freed ? &others->freed : &others->allocated, size, weight, 1, false);
 }
 
 static inline void count(ms_arena_t *arena, uint32_t site, uint32_t class, size_t size, double weight, bool freed) {
     ms_sample_pair_t *pair = pair_of(arena, site, class);
     if (!pair) return;
     if (ms_likely(pair->owner == arena))
-        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, true);
+        add(freed ? &pair->own.freed : &pair->own.allocated, size, weight, 1, true);
     else
         add_to_others(pair, size, weight, freed);
 }
@@ -116,6 +117,21 @@ void ms_calibration_allocated(ms_arena_t *arena, uint32_t site, uint32_t natural
 void ms_calibration_freed(ms_arena_t *arena, uint32_t site, uint32_t natural, uint32_t actual, size_t size, double weight) {
     count(arena, site, natural, size, weight, true);
     count_move(&moves[natural].out_freed, &moves[actual].in_freed, natural != actual);
+}
+
+MS_COLD void ms_calibration_taken_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
+    ms_sample_pair_t *pair = pair_of(arena, site, natural);
+    ms_sample_flow_t *flow = !pair ? NULL : pair->owner == arena ? &pair->own : others_of(pair);
+    if (!flow) return;
+    if (flow == &pair->own)
+        add(&flow->allocated, size, weight, -1, true);
+    else
+        add(&flow->allocated, size, weight, -1, false);
+}
+
+void ms_calibration_named(uint32_t natural) { atomic_fetch_add_explicit(&moves[natural].in, 1, memory_order_relaxed); }
+void ms_calibration_named_freed(uint32_t actual) {
+    atomic_fetch_add_explicit(&moves[actual].in_freed, 1, memory_order_relaxed);
 }
 
 void ms_calibration_walk(void (*visit)(void *context, const ms_sample_pair_t *pair), void *context) {

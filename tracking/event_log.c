@@ -317,7 +317,7 @@ static void define_thread(const ms_thread_t *thread) {
     bool folded = thread->code == MS_CODE_FOLDED;
     ms_threads_row_t row = {.id = thread->id,
                             .tid = thread->tid,
-                            .name = folded ? "(ended threads)" : name,
+                            .name = folded ? MS_FOLDED_NAME : name,
                             .state = folded                               ? "folded"
                                      : thread->state == MS_THREAD_RUNNING ? "running"
                                                                           : "ended",

@@ -7,7 +7,13 @@
 #include <errno.h>
 #include <sys/single_threaded.h>
 
-/* ---- levels: libc says when no other thread can be there, and says otherwise before it makes one */
+/* ---- levels: libc says when no other thread can be there, and says otherwise before it makes one. A signal handler that
+ * allocates is like one: what it counts between a load and a store would be lost. Of the first to do so it is, should it hit just
+ * there. */
+
+static inline bool alone(void) {
+    return ms_likely(__libc_single_threaded) && ms_likely(!atomic_load_explicit(&ms_process.interrupted, memory_order_relaxed));
+}
 
 typedef struct level_pair {
     int64_t live, peak;
@@ -34,7 +40,7 @@ static inline int64_t process_add(int64_t change) {
     do {
         wanted.live = seen.live + change;
         wanted.peak = wanted.live > seen.peak ? wanted.live : seen.peak;
-        if (ms_likely(__libc_single_threaded)) {
+        if (alone()) {
             atomic_store_explicit(&ms_process.live_bytes, wanted.live, memory_order_relaxed);
             atomic_store_explicit(&ms_process.peak_bytes, wanted.peak, memory_order_relaxed);
             break;
@@ -46,7 +52,7 @@ static inline int64_t process_add(int64_t change) {
 }
 
 static inline void level_add(ms_exact_level_t *level, int64_t change) {
-    if (ms_likely(__libc_single_threaded)) {
+    if (alone()) {
         int64_t live = atomic_load_explicit(&level->live_bytes, memory_order_relaxed) + change;
         atomic_store_explicit(&level->live_bytes, live, memory_order_relaxed);
         if (live > atomic_load_explicit(&level->peak_bytes, memory_order_relaxed))

@@ -9,7 +9,8 @@
  * steps have an order. A new peak is a larger number than any before, so the peak's value names it. A step learns the
  * peak that stood before it; if the cell has not seen that one, it was set after the cell's last change, and what the
  * cell holds now is its share of it: noted before the change. A reader does the same with the last peak. So each peak's
- * shares add up to it, to the byte, with any number of threads, and no peak costs more than the step that sets it.
+ * shares add up to it, to the byte, with any number of threads and with signal handlers that allocate, and no peak costs more than
+ * the step that sets it.
  *
  * Growth: live bytes of a site are a step function of time y(t). Least squares over all moments since the site's first
  * allocation needs the integrals of y and of t*y only; both are sums over the arenas, and move on when the clock has.

@@ -31,6 +31,7 @@ typedef struct ms_process {
     _Atomic(int64_t) peak_bytes;              /* mode exact changes both in one step (tracking/exact.c) */
     _Atomic(int64_t) window_peak_bytes;       /* since the newest checkpoint (tracking/checkpoint.h) */
     _Atomic(uint64_t) failed_allocations;
+    _Atomic(bool) interrupted;          /* a signal handler has been where the thread was: in this library */
     _Atomic(uint64_t) handler_refusals; /* calls by signal handlers not carried out, for the thread held a lock */
     _Atomic(uint64_t) clock_steps_back; /* times the monotonic clock was found behind itself */
     _Atomic(uint64_t) compared_stacks;  /* with libunwind's, check_stacks */

@@ -67,8 +67,22 @@ static int64_t draw_gap(ms_arena_t *arena) {
     return gap < 1e18 ? (int64_t)gap : (int64_t)1e18;
 }
 
+static uint64_t child_offset; /* to the numbers of the arenas as the parent left them; 0: not the child of a fork */
+
 void ms_sampling_start(ms_arena_t *arena) {
+    if (!ms_process.knobs.test_mode) arena->random += child_offset;
     arena->sample_left = ms_process.sites == MS_SITES_SAMPLED ? draw_gap(arena) : NO_SAMPLE;
+}
+
+MS_COLD void ms_sampling_child(uint64_t number) { child_offset = mixed(child_offset + mixed(number)); }
+
+MS_COLD void ms_sampling_restart(ms_arena_t *arena, bool at_rest) {
+    if (ms_process.knobs.test_mode) return;
+    arena->random += child_offset;
+    if (!at_rest || ms_process.sites != MS_SITES_SAMPLED) return;
+    int64_t gap = draw_gap(arena);
+    arena->sample_left = arena->countdown_set - arena->countdown + gap; /* what was counted down comes off it later */
+    if (gap < arena->countdown) ms_arena_lower_countdown(arena, gap);
 }
 
 bool ms_sampling_hit(ms_arena_t *arena) {

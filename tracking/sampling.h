@@ -16,6 +16,14 @@ uint64_t ms_sampling_seed(uint32_t arena_index); /* the same in every run in tes
 /* Draws the first gap of a thread. */
 void ms_sampling_start(struct ms_arena *arena);
 
+/* In the child of a fork, whose threads from now on draw other numbers than its parent's and its siblings'; in test mode the
+ * same ones. `number` is not theirs. */
+void ms_sampling_child(uint64_t number);
+
+/* The thread that forked, in the child. `at_rest`: none of our code was interrupted by it, and the gap under way, which the
+ * child has from its parent, is drawn anew. */
+void ms_sampling_restart(struct ms_arena *arena, bool at_rest);
+
 /* The block just counted: is it sampled? Draws the next gap if so. */
 bool ms_sampling_hit(struct ms_arena *arena);
 

@@ -1,7 +1,9 @@
 #include "tracking/sites.h"
+#include "alloc/large.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
+#include "tracking/calibration.h"
 #include "tracking/events.h"
 #include "tracking/exact.h"
 #include "tracking/check_stacks.h"
@@ -61,12 +63,18 @@ static uint64_t scaled(double weight, double unit) {
     return (uint64_t)(weight * unit + 0.5);
 }
 
-void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double weight) {
+/* `sign` 1: it is there; -1: it has become another site's. */
+static inline __attribute__((always_inline)) void count_sample(ms_arena_t *arena, uint32_t site, size_t size,
+                                                               double weight, uint64_t sign) {
     ms_cell_t *cell = ms_site_cell(arena, site);
-    ms_count(&cell->allocated_bytes, scaled(weight, (double)size));
-    ms_count(&cell->allocated_blocks, scaled(weight, 1 << MS_WEIGHT_SHIFT));
-    count_variance(cell, size, weight, 1);
-    ms_count(&cell->owner, 1);
+    ms_count(&cell->allocated_bytes, sign * scaled(weight, (double)size));
+    ms_count(&cell->allocated_blocks, sign * scaled(weight, 1 << MS_WEIGHT_SHIFT));
+    count_variance(cell, size, weight, sign);
+    ms_count(&cell->owner, sign);
+}
+
+void ms_site_count_sample(ms_arena_t *arena, uint32_t site, size_t size, double weight) {
+    count_sample(arena, site, size, weight, 1);
 }
 
 void ms_site_count_sample_free(ms_arena_t *arena, uint32_t site, size_t size, double weight) {
@@ -84,13 +92,38 @@ ms_cell_t ms_site_sum(uint32_t site) {
     return sum;
 }
 
-static void move_counts(ms_arena_t *arena, uint32_t from, uint32_t to, size_t size) {
+static MS_COLD void take_sample_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
+    count_sample(arena, site, size, weight, -(uint64_t)1);
+    ms_calibration_taken_back(arena, site, natural, size, weight);
+}
+
+/* A block without a site gets one at which it is counted. What a sample of it counts for at its stack goes: the block
+ * would stand in two rows. Returns the size class of its like. */
+static uint32_t leave_samples(ms_arena_t *arena, const ms_block_facts_t *block) {
+    if (block->large) {
+        ms_large_t *large = block->large;
+        if (!large->sample_site) return MS_CLASS_LARGE;
+        take_sample_back(arena, large->sample_site, large->sample_class, block->size, large->sample_weight);
+        large->sample_site = 0;
+        return large->sample_class;
+    }
+    ms_extension_t *extension = block->base;
+    if (!(ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) || !extension->sample_site) return block->slab->class;
+    take_sample_back(arena, extension->sample_site, extension->sample_class, block->size,
+                     (double)extension->sample_weight);
+    extension->sample_site = 0;
+    return extension->sample_class;
+}
+
+static void move_counts(ms_arena_t *arena, uint32_t from, uint32_t to, const ms_block_facts_t *block) {
     if (from) {
         ms_cell_t *cell = ms_site_cell(arena, from);
-        ms_count(&cell->allocated_bytes, -(uint64_t)size);
+        ms_count(&cell->allocated_bytes, -(uint64_t)block->size);
         ms_count(&cell->allocated_blocks, -(uint64_t)1);
+    } else {
+        ms_calibration_named(leave_samples(arena, block));
     }
-    ms_site_count_alloc(arena, to, size);
+    ms_site_count_alloc(arena, to, block->size);
 }
 
 /* The counts of one arena may become negative by this (unsigned: wrap around); sums over arenas never do. */
@@ -101,7 +134,7 @@ void ms_site_retag(const ms_block_facts_t *block, uint32_t site) {
     if (ms_process.sites == MS_SITES_EVERY)
         ms_exact_renamed(arena, before, site, block->base, block->size);
     else
-        move_counts(arena, before, site, block->size);
+        move_counts(arena, before, site, block);
     ms_trace_look(arena);
     if (ms_unlikely(arena->tracing)) ms_trace_named(arena, ms_block_payload(block), block->size, site);
     ms_arena_leave(arena);

@@ -2,7 +2,8 @@
  * or, from MS_SITE_VARIABLES on, a variable (tracking/variables.h).
  *
  * The site in a block's header is counted exactly. A sampled block has no site in its header; its stack and weight
- * stand in front of its payload (ms_extension_t, ms_large_t), and the counts of that stack are estimates. */
+ * stand in front of its payload (ms_extension_t, ms_large_t), and the counts of that stack are estimates. A block that
+ * is named is no sample any more: it stands in one row. */
 #ifndef MS_TRACKING_SITES_H
 #define MS_TRACKING_SITES_H
 

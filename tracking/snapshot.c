@@ -126,14 +126,14 @@ static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     set_usage(row, &own, &others);
     row->id = thread->id;
     row->tid = thread->tid;
-    row->name = is_folded ? "(ended threads)" : ms_region_text(&snapshot->region, thread->name, strnlen(thread->name, 16));
+    row->name = is_folded ? MS_FOLDED_NAME : ms_region_text(&snapshot->region, thread->name, strnlen(thread->name, 16));
     row->state = is_folded ? "folded" : running ? "running" : "ended";
     row->start_ns = thread->start_ns;
     row->end_ns = running ? MS_NULL : is_folded ? 0 : thread->end_ns;
     row->frees_made_bytes = own.freed_bytes + foreign.freed_bytes;
     row->frees_made_blocks = own.freed_blocks + foreign.freed_blocks;
     row->peak_bytes = running && thread->arena ? ms_read(&thread->arena->peak_bytes) : thread->peak_bytes;
-    if (row->peak_bytes < row->live_bytes && !is_folded) row->peak_bytes = row->live_bytes;
+    if (row->peak_bytes < row->live_bytes) row->peak_bytes = row->live_bytes;
     const ms_arena_t *arena = thread->arena;
     uint64_t unseen_turn = running && arena ? ms_read(&arena->unseen_turn) : thread->unseen_turn;
     row->peak_error_bytes = is_folded ? MS_NULL : ms_thread_peak_error(unseen_turn, others.freed_bytes);

@@ -4,7 +4,7 @@
 #include "tracking/process.h"
 #include "tracking/snapshot.h"
 
-#define SAMPLES_LEAST 10u /* a factor from fewer samples has an error of a third or more of its own */
+#define SAMPLES_LEAST 10.0 /* expected: a factor from fewer has an error of a third or more of its own */
 
 /* Plain copies of ms_weights_t. */
 typedef struct weights {
@@ -107,9 +107,13 @@ static void add_to_site(void *context, const ms_sample_pair_t *pair) {
     site->live_variance += size * size * variance_in_class(&live, &class->live, class->live_factor);
 }
 
+/* Whether there is one depends on how many samples were to be expected, not on how many came: otherwise it would be where there
+ * are many that too many are corrected, and where there are few that too few are not. A sample of weight w was expected once in
+ * w blocks, so that of the exact blocks, at the mean weight, samples * factor were. */
 static double factor_of(const weights_t *estimated, uint64_t exact, bool is_large) {
-    if (is_large || estimated->samples < SAMPLES_LEAST || estimated->blocks <= 0) return __builtin_nan("");
-    return (double)exact / estimated->blocks;
+    if (is_large || estimated->blocks <= 0) return __builtin_nan("");
+    double factor = (double)exact / estimated->blocks;
+    return estimated->samples * factor < SAMPLES_LEAST ? __builtin_nan("") : factor;
 }
 
 static double or_one(double factor) { return __builtin_isnan(factor) ? 1 : factor; }
@@ -118,12 +122,15 @@ static uint64_t read_moved(const _Atomic(uint64_t) *counter) {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* Sums are read while threads go on counting. */
+static uint64_t less(uint64_t count, uint64_t part) { return count > part ? count - part : 0; }
+
 /* Writes the class's row and its factors. */
 static void calibrate_class(ms_snapshot_t *snapshot, class_sums_t *sums, const ms_size_classes_row_t *class) {
     const ms_class_moves_t *moves = ms_calibration_moves((uint32_t)class->index);
     bool is_large = class->index == MS_CLASS_LARGE;
-    uint64_t exact = class->allocated_blocks + read_moved(&moves->out) - read_moved(&moves->in);
-    uint64_t freed = class->freed_blocks + read_moved(&moves->out_freed) - read_moved(&moves->in_freed);
+    uint64_t exact = less(class->allocated_blocks + read_moved(&moves->out), read_moved(&moves->in));
+    uint64_t freed = less(class->freed_blocks + read_moved(&moves->out_freed), read_moved(&moves->in_freed));
     ms_calibration_row_t *row = &snapshot->model.calibration.rows[snapshot->model.calibration.count++];
     *row = (ms_calibration_row_t){
         .index = class->index,

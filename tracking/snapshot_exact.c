@@ -134,5 +134,5 @@ void ms_snapshot_exact_reasons(ms_snapshot_t *snapshot, bool exact) {
                                           "last_ns",           "growth_bytes_per_s", "sizes",           "lifetimes",
                                           "ages",              "age_bytes"};
     for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-        ms_snapshot_null(snapshot, "sites", columns[i], "recorded in mode exact, where every block has its site");
+        ms_snapshot_null(snapshot, "sites", columns[i], "recorded in mode exact, where every block has its site, if stacks are taken (not stacks:none)");
 }

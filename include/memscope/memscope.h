@@ -222,7 +222,7 @@ memscope_checkpoint_t *memscope_checkpoint(void);
 void memscope_checkpoint_free(memscope_checkpoint_t *checkpoint);
 
 /* Most bytes that were live at once since the checkpoint (NULL: since the process started). *error_bytes, unless that is
- * NULL: the truth differs by at most this, 0 in mode exact. */
+ * NULL: the truth differs by at most this, 0 in mode exact (with stacks:none it is not). */
 uint64_t memscope_checkpoint_peak(const memscope_checkpoint_t *checkpoint, uint64_t *error_bytes);
 
 typedef enum memscope_part {
