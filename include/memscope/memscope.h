@@ -71,7 +71,7 @@ memscope_task_t memscope_task_for_key(const void *key, const char *name);
 
 /* Makes `task` current in the calling thread; memscope_task_leave(token) restores what was before. Calls nest, and a
  * task may be entered on another thread each time. A few nanoseconds, no lock. Unknown and ended tasks count as
- * `no task`. */
+ * `no task`, also when they are what was before. One that ends while it is current stays so until it is left. */
 memscope_token_t memscope_task_enter(memscope_task_t task);
 void memscope_task_leave(memscope_token_t token);
 memscope_task_t memscope_task_current(void);
