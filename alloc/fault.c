@@ -71,11 +71,22 @@ static bool is_on_its_way(const ms_header_t *header, const ms_slab_t *slab) {
     return ms_facts_are_remote(facts) && !(ms_facts_flags(facts) & (MS_FLAG_LARGE | MS_FLAG_INNER)) && ms_class_of(size) == slab->class && ms_facts_code(facts) < ms_thread_code_count();
 }
 
+/* No block was cut there since the slab was taken for its class. Whether one was before is known only while its header
+ * says so still, until its page goes back to the system. */
+static _Noreturn void fault_no_block(const char *call, const void *payload) {
+    const ms_header_t *header = ms_header_of(payload);
+    if (((uintptr_t)payload & 15) == 0 && ms_header_is_free(header)) fault_already_free(call, payload);
+    char hex[24];
+    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
+              ": no block is there now; it was freed before, or never allocated", NULL);
+    abort();
+}
+
 static _Noreturn void fault_in_slab(const char *call, const void *payload, const ms_slab_t *slab) {
-    if (!slab->arena) die("double free of ", payload, ": its memory was given back");
+    if (!slab->arena) fault_no_block(call, payload);
     const char *block = block_around(slab, payload);
     size_t index = (size_t)(block - slab->start) / ms_class_stride(slab->class);
-    if (index >= slab->carved) die("invalid pointer ", payload, ": no block was ever allocated there");
+    if (index >= slab->carved) fault_no_block(call, payload);
     bool aligned = ((uintptr_t)payload & 15) == 0;
     const ms_header_t *header = ms_header_of(payload);
     if (aligned && (ms_header_is_free(header) || (block == payload && is_on_its_way(header, slab))))

@@ -308,7 +308,6 @@ static MS_RARE void start(void) {
     bool found = given ? given_directory(knob) : find_name() && find_directory();
     if (!found && is_out_of_descriptors()) return;
     if (found) climb();
-    if (given && !found) ms_os_say("cgroup_limit: no limit can be read in ", knob, ", so there is none", NULL);
     ms_limit_state_t state = off || !group.levels ? MS_LIMIT_NONE : MS_LIMIT_SET;
     atomic_store_explicit(&looked_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&ms_limit_state, state, memory_order_relaxed);

@@ -17,7 +17,6 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define CALLER (&(ms_caller_t){.pc = __builtin_return_address(0)}) /* where there is more to do behind the call */
 
 /* A program may replace the C++ operators; linked with the archive, its own are not a second definition. */
 #define REPLACEABLE_C
@@ -150,7 +149,8 @@ void *aligned_alloc(size_t alignment, size_t size) {
 int posix_memalign(void **result, size_t alignment, size_t size) {
     if (!is_power_of_two(alignment) || alignment % sizeof(void *)) return EINVAL;
     int saved = errno;
-    void *payload = aligned(alignment, size, CALLER);
+    ms_caller_t caller = MS_CALLER(NULL); /* there is more to do behind the call: it is no jump */
+    void *payload = aligned(alignment, size, &caller);
     errno = saved;
     if (!payload) return ENOMEM;
     *result = payload;

@@ -48,8 +48,11 @@ bool ms_conf_is_good(const char *origin, const char *text) {
     ms_conf_complaints_t complaints = {.origin = origin};
     ms_knobs_reset(&values, sources);
     ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, &values, sources, complain, &complaints);
-    if (complaints.count == 0 && values.conf[0] != '\0')
+    if (complaints.count == 0 && values.conf[0] != '\0') {
         ms_knobs_parse_file(values.conf, &values, sources, complain, &complaints);
+        ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, &values, sources, complain, &complaints); /* which wins */
+    }
+    ms_knobs_look(&values, complain, &complaints);
     return complaints.count == 0;
 }
 
@@ -70,6 +73,8 @@ static char *accepted(const ms_knob_info_t *knob) {
     case MS_KNOB_IS_DURATION:
         return ms_format("off, or a time (ms, s, min) of %llu ms to %llu s", (unsigned long long)knob->min / 1000000,
                          (unsigned long long)knob->max / 1000000000);
+    case MS_KNOB_IS_WORDS:
+        return ms_format("%s, joined by '+'", knob->choices);
     case MS_KNOB_IS_TEXT:
         return ms_format("text without ','");
     }

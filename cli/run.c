@@ -135,7 +135,7 @@ static void read_conf(const char *text, ms_knob_values_t *values) {
 /* We read the .memscope file, whatever else is written. */
 static void append_formats(char **conf, const ms_knob_values_t *values) {
     if (strstr(values->formats, "memscope") != NULL) return;
-    char *entry = ms_format("formats:memscope%s%s", values->formats[0] != '\0' ? "+" : "", values->formats);
+    char *entry = ms_format("formats:memscope+%s", values->formats);
     append(conf, entry);
     free(entry);
 }

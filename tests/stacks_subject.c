@@ -6,6 +6,7 @@
  *     stacks_subject backwards       the clock goes back while blocks come and go
  *     stacks_subject signals         a handler allocates while the stacks of others are taken
  *     stacks_subject damaged         allocates while a return address is none
+ *     stacks_subject entries         every entry point gives blocks of all sizes, which are freed
  *     stacks_subject torn            allocates while its stacks are being left: longjmp, pthread_exit, cancellation */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,6 +22,8 @@
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/entries.h"
 
 static void *volatile kept;
 
@@ -253,6 +256,20 @@ static int damaged(void) {
     return 0;
 }
 
+/* ---- entry points */
+static __attribute__((noinline)) int each_entry(void) {
+    static const size_t sizes[] = {100, 1000, 5000, 30000, 100000, 3000000}, alignments[] = {16, 64, 4096};
+    for (size_t entry = 0; entry < entry_count; entry++)
+        for (size_t size = 0; size < sizeof sizes / sizeof *sizes; size++)
+            for (size_t alignment = 0; alignment < sizeof alignments / sizeof *alignments; alignment++)
+                for (int time = 0; time < 10; time++) {
+                    void *block = entries[entry].allocate(alignments[alignment], sizes[size]);
+                    expect(block != NULL, entries[entry].name);
+                    free(block);
+                }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "many") == 0 && argc == 3) return many((unsigned)strtoul(argv[2], NULL, 10));
@@ -262,6 +279,8 @@ int main(int argc, char **argv) {
     if (strcmp(what, "signals") == 0) return signals();
     if (strcmp(what, "damaged") == 0) return damaged();
     if (strcmp(what, "torn") == 0) return torn();
-    fprintf(stderr, "stacks_subject many N | recursion N | unload A [B] | backwards | signals | damaged | torn\n");
+    if (strcmp(what, "entries") == 0) return each_entry();
+    fprintf(stderr,
+            "stacks_subject many N | recursion N | unload A [B] | backwards | signals | damaged | torn | entries\n");
     return 2;
 }

@@ -1,4 +1,5 @@
 /* Checkpoints against a script: what was allocated between two of them, by whom, and the most that was live. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -211,6 +212,34 @@ START_TEST(peaks_of_nested_regions) {
 }
 END_TEST
 
+START_TEST(a_realloc_that_copies_is_two_blocks) {
+    if (!mode_is("mode:exact")) return;
+    void *volatile block = malloc(5000);
+    memscope_checkpoint_t *before = memscope_checkpoint();
+    memscope_usage_t usage;
+    memscope_process_usage(&usage);
+    block = realloc(block, 20000);
+    ck_assert_uint_eq(memscope_checkpoint_peak(before, NULL), usage.live_bytes + 20000);
+    free(block);
+    memscope_checkpoint_free(before);
+}
+END_TEST
+
+/* ---- arguments that are none */
+
+START_TEST(arguments_that_are_none) {
+    ck_assert_int_eq(memscope_export_msgpack(NULL), EINVAL);
+    ck_assert_int_eq(memscope_export_json(NULL), EINVAL);
+    ck_assert_int_eq(memscope_export_html(NULL), EINVAL);
+    ck_assert_int_eq(memscope_export_comprehensive(NULL, "name"), EINVAL);
+    ck_assert_int_eq(memscope_export_comprehensive("/tmp", NULL), EINVAL);
+    ck_assert_int_eq(memscope_export_comprehensive("/tmp", ""), EINVAL);
+    memscope_task_t other = memscope_task_for_key(NULL, "a"); /* one row for all without a key, which does not end */
+    ck_assert_uint_eq(memscope_task_for_key(NULL, "b"), other);
+    ck_assert_int_eq(memscope_task_end(other, NULL), ESRCH);
+}
+END_TEST
+
 /* ---- while others allocate, and over a fork */
 
 static _Atomic int stop;
@@ -286,7 +315,7 @@ END_TEST
 static Suite *suite(void) {
     const TTest *tests[] = {
         differences_by_part, a_visit_ends_when_it_says, checkpoints_are_not_in_the_heap, peaks_of_nested_regions,
-        others_go_on,        samples_are_marked};
+        a_realloc_that_copies_is_two_blocks, arguments_that_are_none, others_go_on, samples_are_marked};
     return SUPPORT_SUITE("checkpoints", tests);
 }
 

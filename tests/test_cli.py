@@ -456,7 +456,9 @@ class Conf(Case):
         self.assertEqual(done.stdout + done.stderr, b"")
         for entry, words in (("mode:fast", ["mode:fast", "off|exact|sampled|task|hybrid"]),
                              ("stack_depth:0", ["stack_depth:0", "from 1 to"]), ("sample_rate:2", ["sample_rate:2", "0 to 1"]),
-                             ("junk:maybe", ["junk:maybe", "on|off"]), ("nonsense:1", ["nonsense:1", "memscope conf"]),
+                             ("junk:maybe", ["junk:maybe", "on|off"]), ("formats:xml", ["formats:xml", "memscope|json|html"]),
+                             ("sample_rate:0.0000000001", ["sample_rate:0.0000000001", "0 to 1"]),
+                             ("cgroup_limit:/no/group", ["cgroup_limit:/no/group", "off"]), ("nonsense:1", ["nonsense:1", "memscope conf"]),
                              ("mode", ["mode", "key:value"]), ("conf:/no/such/file", ["/no/such/file"])):
             with self.subTest(entry):
                 self.one_line(self.memscope("conf", "--check", entry, status=1).stderr, *words)
@@ -468,7 +470,10 @@ class Conf(Case):
             file.write("# a comment\nmode:exact\n\n stack_depth:20 # too\n")
         with open(self.path("bad"), "w", encoding="utf-8") as file:
             file.write("mode:exact\nfrob:1\n")
+        with open(self.path("comma"), "w", encoding="utf-8") as file:
+            file.write("mode:exact # one, not two\noutput:a,b.json\n")
         self.memscope("conf", "--check", "conf:good")
+        self.one_line(self.memscope("conf", "--check", "conf:comma", status=1).stderr, "output:a,b.json", "comma")
         self.one_line(self.memscope("conf", "--check", "conf:bad", status=1).stderr, "frob:1")
 
 

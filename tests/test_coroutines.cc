@@ -126,6 +126,32 @@ START_TEST(a_task_ends_with_its_frame) {
 }
 END_TEST
 
+/* What is allocated after the end of a task is not the task's, though it was current before the one that is left. */
+START_TEST(a_task_that_ended_is_not_returned_to) {
+    memscope_task_t ended = memscope_task_create("ended", 0), last = memscope_task_create("last", 0);
+    memscope_token_t outer = memscope_task_enter(ended), inner = memscope_task_enter(last);
+    memscope_usage_t outlived;
+    int error = memscope_task_end(ended, &outlived); /* Check allocates: it is asked when no task is current */
+    memscope_task_leave(inner);
+    memscope_task_t current = memscope_task_current();
+    void *volatile block = std::malloc(1000);
+    std::free(block);
+    memscope_token_t again = memscope_task_enter(last); /* which counts as ever */
+    block = std::malloc(10);
+    memscope_task_leave(again);
+    memscope_task_leave(outer);
+    ck_assert_uint_eq(current, 0);
+    ck_assert_uint_eq(memscope_task_current(), 0);
+    if (counts_tasks()) {
+        ck_assert_int_eq(error, 0);
+        ck_assert_uint_eq(outlived.allocated_blocks, 0);
+        ck_assert_uint_eq(usage_of(ended).allocated_blocks, 0);
+        ck_assert_uint_eq(usage_of(last).allocated_bytes, 10);
+    }
+    std::free(block);
+}
+END_TEST
+
 START_TEST(tasks_as_objects) {
     memscope::task parent("parent", 0);
     void *block;
@@ -200,7 +226,8 @@ END_TEST
 
 static Suite *suite() {
     const TTest *tests[] = {a_job_counts_for_its_task, a_job_moves_between_threads, a_task_ends_with_its_frame,
-                            tasks_as_objects, short_ways_are_for_each_family, checkpoints_as_objects};
+                            a_task_that_ended_is_not_returned_to, tasks_as_objects, short_ways_are_for_each_family,
+                            checkpoints_as_objects};
     return SUPPORT_SUITE("coroutines", tests);
 }
 

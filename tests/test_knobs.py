@@ -173,6 +173,10 @@ def knob_formats():
     check(sorted(left) == ["x.html", "x.json", "x.memscope"], f"three formats leave {sorted(left)}")
     left, _ = files_left("output:x,formats:json")
     check(list(left) == ["x.json"], f"formats:json leaves {list(left)}")
+    for words in ("xml", "json+xml"):
+        complains(f"formats:{words},output:x", f"formats:{words}", "memscope|json|html", "using memscope")
+        left, _ = files_left(f"output:x,formats:{words}")
+        check(list(left) == ["x.memscope"], f"formats:{words} leaves {list(left)}")
 
 
 def knob_leaks():
@@ -264,6 +268,8 @@ def knob_cgroup_limit():
         check(status == 0 and "first there, second refused" in out, f"64 MiB are not 80: {out}")
         out, _, status, _ = probe("cgroup_limit:off", "ask", snapshot=False)
         check(status == 0 and "first there, second there" in out, f"off refuses: {out}")
+        complains(f"cgroup_limit:{directory}/none", f"cgroup_limit:{directory}/none", "auto, off or the directory")
+        complains("cgroup_limit:of", "cgroup_limit:of", "auto, off or the directory")
     check(limited["process"]["cgroup_limit_bytes"] == 64 << 20, str(limited["process"]["cgroup_limit_bytes"]))
     check(limited["data_quality"]["cgroup_refusals"] > 0 and limited["data_quality"]["failed_allocations"] == 1, "not counted")
     check(free["data_quality"]["cgroup_refusals"] == 0, "off counts refusals")
@@ -302,6 +308,16 @@ def knob_conf():
             file.write("mode:exact\nnonsense:1\n")
         out, errors, status, _ = probe(f"conf:{path}", "usable", snapshot=False)
         check(status == 0 and errors.count("\n") == 1 and "nonsense" in errors, f"a bad line in a file: {errors!r}")
+        for line in ("mode:exact,guard:on", "output:a,b.json", "mode:exact,"):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(f"{line}  # one\nmode:task # two, with a comma\n")
+            complains(f"conf:{path}", line, path, "comma")
+            check(probe(f"conf:{path}")[3]["process"]["mode"] == "task", f"{line} in a file: the next line is lost")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("cgroup_limit:/nonexistent\n")
+        complains(f"conf:{path}", path, "cgroup_limit:/nonexistent")
+        out, errors, status, _ = probe(f"conf:{path},cgroup_limit:off", "usable", snapshot=False)
+        check(status == 0 and errors == "", f"cgroup_limit:off over a file's: {errors!r}")
     _, errors, status, _ = probe("conf:/nonexistent", "usable", snapshot=False)
     check(status == 0 and errors.count("\n") == 1 and "/nonexistent" in errors, f"a missing file: {errors!r}")
 
@@ -317,7 +333,10 @@ def bad_values(kind, arguments):
     if kind == "DURATION":
         return ["banana", "", "0", "0s", "100", "-1s", "1x", "1 s", "9ms", "3601s", "61min", "99999999999999999999s"]
     if kind == "RATIO":
-        return ["banana", "", "-0.1", "1.1", "nan"]
+        return ["banana", "", "-0.1", "1.1", "nan", "0.0000000001"]
+    if kind == "WORDS":
+        words = arguments[1].split("|")
+        return ["nonsense", "", words[0] + "x", words[0] + "+", f"{words[0]}++{words[1]}", f"{words[1]}+nonsense", "|".join(words)]
     if kind == "BOOL":
         return ["maybe", "", "2"]
     return []

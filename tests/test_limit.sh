@@ -84,7 +84,7 @@ expect "max" there
 status=0
 out=$(MEMSCOPE_CONF=cgroup_limit:$work/missing "$subject" huge 2>&1) || status=$?
 expect "no such group" there
-expect "no such group, said so" grep -q "^memscope: cgroup_limit: no limit can be read in $work/missing" <<<"$out"
+expect "no such group, said so" test "$(grep -c "^memscope: MEMSCOPE_CONF: cgroup_limit:$work/missing: no limit can be read there" <<<"$out")" = 1
 status=0
 out=$(MEMSCOPE_CONF=cgroup_limit:off "$subject" huge 2>&1) || status=$?
 expect "off" there

@@ -205,6 +205,19 @@ def test_recursion(directory):
         check(stacks == cut_first and len(stacks) <= 20, f"{levels} levels have the sites {stacks}, not {cut_first}")
 
 
+# ---- entry points
+
+def test_entry_points(directory):
+    """Whatever function a program asks for a block, its stack is whole: sampled ones too, which start inside the library."""
+    for conf in ("mode:exact", "sample_bytes:1"):
+        data = subject(directory, "entries", conf=conf)
+        rows = [row for row in data["sites"] if row["stack"]]
+        check(sum(row["allocated_blocks"] for row in rows) >= 1800, f"{conf}: blocks without a stack")
+        short = sum(row["allocated_blocks"] for row in rows if len(row["stack"]) < 3)  # the function, main, what calls it
+        check(short == 0, f"{conf}: {short} blocks have but their caller")
+        check(data["data_quality"]["truncated_stacks"] == 0, f"{conf}: {data['data_quality']['truncated_stacks']} stacks are cut short")
+
+
 # ---- time, and stacks that go
 
 def test_clock(directory):

@@ -293,7 +293,7 @@ static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, s
     if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
 }
 
-/* Each word of "memscope+json+html"; unknown ones are named. */
+/* Each word of "memscope+json+html". */
 static void write_formats(const ms_snapshot_t *snapshot, const ms_path_t *base) {
     const char *word = ms_process.knobs.formats;
     while (*word) {
@@ -301,10 +301,7 @@ static void write_formats(const ms_snapshot_t *snapshot, const ms_path_t *base) 
         while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
             which++;
         ms_path_t path = *base;
-        if (which < FORMATS)
-            write_format(snapshot, ms_path_add(&path, formats[which].ending), which);
-        else
-            ms_os_say("formats:", ms_process.knobs.formats, ": expected memscope, json or html, joined by '+'", NULL);
+        if (which < FORMATS) write_format(snapshot, ms_path_add(&path, formats[which].ending), which);
         word += length + (word[length] == '+');
     }
 }

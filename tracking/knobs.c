@@ -24,6 +24,8 @@ const ms_knob_info_t ms_knob_info[MS_KNOB_ID_COUNT] = {
     {#name, MS_KNOB_IS_BOOL, (initial) ? "on" : "off", "on|off", 0, 1, OFFSET(name), meaning},
 #define MS_KNOB_DURATION(name, initial, min, max, meaning) \
     {#name, MS_KNOB_IS_DURATION, (initial) ? TEXT(initial) : "off", NULL, min, max, OFFSET(name), meaning},
+#define MS_KNOB_WORDS(name, initial, choices, meaning) \
+    {#name, MS_KNOB_IS_WORDS, initial, choices, 0, 0, OFFSET(name), meaning},
 #define MS_KNOB_TEXT(name, initial, meaning) {#name, MS_KNOB_IS_TEXT, initial, NULL, 0, 0, OFFSET(name), meaning},
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -32,6 +34,7 @@ const ms_knob_info_t ms_knob_info[MS_KNOB_ID_COUNT] = {
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
 #undef MS_KNOB_DURATION
+#undef MS_KNOB_WORDS
 #undef MS_KNOB_TEXT
 };
 
@@ -58,6 +61,16 @@ static int choice_index(const char *choices, const char *text, size_t length) {
     }
 }
 
+/* "a+c" of "a|b|c". */
+static bool are_choices(const char *choices, const char *text) {
+    for (;;) {
+        size_t length = length_to(text, '+');
+        if (choice_index(choices, text, length) < 0) return false;
+        if (text[length] == '\0') return true;
+        text += length + 1;
+    }
+}
+
 static bool parse_digits(const char **at, uint64_t *value) {
     const char *first = *at;
     for (*value = 0; **at >= '0' && **at <= '9'; (*at)++) {
@@ -80,18 +93,20 @@ static bool parse_number(const ms_knob_info_t *knob, const char *text, uint64_t 
     return *text == '\0' && *value >= knob->min && *value <= knob->max;
 }
 
-/* 0 to 1 with up to nine decimals, in billionths. */
+/* 0 to 1, in billionths; what is less than one of them is no 0, which means something else. */
 static bool parse_ratio(const char *text, uint64_t *value) {
     uint64_t whole = 0, scale = RATIO_ONE;
+    bool positive = false;
     if (!parse_digits(&text, &whole) || whole > 1) return false;
     *value = whole * RATIO_ONE;
     if (*text == '.') {
         for (text++; *text >= '0' && *text <= '9'; text++) {
             scale /= 10;
             *value += scale * (uint64_t)(*text - '0');
+            positive |= *text != '0';
         }
     }
-    return *text == '\0' && *value <= RATIO_ONE;
+    return *text == '\0' && *value <= RATIO_ONE && (*value || !positive);
 }
 
 static const struct {
@@ -134,6 +149,9 @@ static MS_RARE bool set_value(ms_knob_values_t *values, const ms_knob_info_t *kn
     case MS_KNOB_IS_RATIO: good = parse_ratio(text, &value); break;
     case MS_KNOB_IS_BOOL: good = parse_bool(text, &value); break;
     case MS_KNOB_IS_DURATION: good = parse_duration(knob, text, &value); break;
+    case MS_KNOB_IS_WORDS:
+        if (!are_choices(knob->choices, text)) return false;
+        __attribute__((fallthrough));
     case MS_KNOB_IS_TEXT:
         if (strlen(text) >= MS_KNOB_TEXT_MAX) return false;
         strcpy(slot(values, knob), text);
@@ -180,7 +198,8 @@ static MS_COLD void expected(const ms_knob_info_t *knob, char *text, size_t byte
     switch (knob->type) {
     case MS_KNOB_IS_CHOICE:
     case MS_KNOB_IS_BOOL: put(at, end, knob->choices); break;
-    case MS_KNOB_IS_RATIO: put(at, end, "a number from 0 to 1"); break;
+    case MS_KNOB_IS_RATIO: put(at, end, "a number from 0 to 1, 0 or 0.000000001 at least"); break;
+    case MS_KNOB_IS_WORDS: put(put(at, end, knob->choices), end, ", or several joined by '+'"); break;
     case MS_KNOB_IS_TEXT: put(at, end, "a shorter text"); break;
     case MS_KNOB_IS_DURATION:
         at = put_duration(put(at, end, "off or a time from "), end, knob->min);
@@ -245,6 +264,11 @@ static bool parse_line(char *line, ms_knob_values_t *values, ms_knob_source_t so
     size_t length = length_to(line, '#');
     while (length && (line[length - 1] == ' ' || line[length - 1] == '\t' || line[length - 1] == '\r')) length--;
     while (length && (*line == ' ' || *line == '\t')) line++, length--;
+    if (length_to(line, ',') < length) { /* as in the variable */
+        line[length] = '\0';
+        complain(context, line, "", "expected one key:value a line, whose value cannot hold a comma", NULL);
+        return false;
+    }
     return length == 0 || parse_entry(line, length, MS_SOURCE_FILE, values, sources, complain, context);
 }
 
@@ -268,9 +292,20 @@ bool ms_knobs_parse_file(const char *path, ms_knob_values_t *values, ms_knob_sou
     return good;
 }
 
+void ms_knobs_look(const ms_knob_values_t *values, ms_knob_complaint_t *complain, void *context) {
+    const char *group = values->cgroup_limit;
+    if (strcmp(group, "auto") == 0 || strcmp(group, "off") == 0) return;
+    char path[MS_KNOB_TEXT_MAX + 32], *end = path + sizeof path;
+    put(put(path, end, group), end, "/memory.max"); /* version 2 */
+    if (access(path, R_OK) == 0) return;
+    put(put(path, end, group), end, "/memory.limit_in_bytes");
+    if (access(path, R_OK) == 0) return;
+    complain(context, "cgroup_limit", group, "no limit can be read there, expected auto, off or the directory of a group", NULL);
+}
+
 MS_RARE const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *buffer) {
     const ms_knob_info_t *knob = &ms_knob_info[id];
-    if (knob->type == MS_KNOB_IS_TEXT) return slot(values, knob);
+    if (knob->type == MS_KNOB_IS_TEXT || knob->type == MS_KNOB_IS_WORDS) return slot(values, knob);
     uint64_t value;
     memcpy(&value, slot(values, knob), sizeof value);
     if (knob->type == MS_KNOB_IS_CHOICE) {

@@ -15,6 +15,7 @@ typedef enum {
     MS_KNOB_IS_RATIO,
     MS_KNOB_IS_BOOL,
     MS_KNOB_IS_DURATION,
+    MS_KNOB_IS_WORDS,
     MS_KNOB_IS_TEXT
 } ms_knob_type_t;
 
@@ -26,6 +27,7 @@ typedef struct ms_knob_values {
 #define MS_KNOB_RATIO(name, initial, meaning) uint64_t name;
 #define MS_KNOB_BOOL(name, initial, meaning) uint64_t name;
 #define MS_KNOB_DURATION(name, initial, min, max, meaning) uint64_t name;
+#define MS_KNOB_WORDS(name, initial, choices, meaning) char name[MS_KNOB_TEXT_MAX];
 #define MS_KNOB_TEXT(name, initial, meaning) char name[MS_KNOB_TEXT_MAX];
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -34,6 +36,7 @@ typedef struct ms_knob_values {
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
 #undef MS_KNOB_DURATION
+#undef MS_KNOB_WORDS
 #undef MS_KNOB_TEXT
 } ms_knob_values_t;
 
@@ -45,6 +48,7 @@ typedef enum {
 #define MS_KNOB_RATIO(name, initial, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_BOOL(name, initial, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_DURATION(name, initial, min, max, meaning) MS_KNOB_ID(name)
+#define MS_KNOB_WORDS(name, initial, choices, meaning) MS_KNOB_ID(name)
 #define MS_KNOB_TEXT(name, initial, meaning) MS_KNOB_ID(name)
 #include "tracking/knobs.def"
 #undef MS_KNOB_CHOICE
@@ -53,6 +57,7 @@ typedef enum {
 #undef MS_KNOB_RATIO
 #undef MS_KNOB_BOOL
 #undef MS_KNOB_DURATION
+#undef MS_KNOB_WORDS
 #undef MS_KNOB_TEXT
 #undef MS_KNOB_ID
     MS_KNOB_ID_COUNT
@@ -86,6 +91,9 @@ bool ms_knobs_parse(const char *text, ms_knob_source_t source, ms_knob_values_t 
 /* The same from a file, one key:value a line, '#' starts a comment. False also if the file cannot be read. */
 bool ms_knobs_parse_file(const char *path, ms_knob_values_t *values, ms_knob_source_t sources[MS_KNOB_ID_COUNT],
                          ms_knob_complaint_t *complain, void *context);
+
+/* What can be wrong with values that are well formed: something they name is not there. errno may change. */
+void ms_knobs_look(const ms_knob_values_t *values, ms_knob_complaint_t *complain, void *context);
 
 /* The value as text; buffer of at least 32 bytes for numbers. */
 const char *ms_knob_text(const ms_knob_values_t *values, ms_knob_id_t id, char *buffer);

@@ -8,6 +8,7 @@
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 
+#include <errno.h>
 #include <string.h>
 
 ms_process_t ms_process;
@@ -31,12 +32,9 @@ static void complain(void *context, const char *key, const char *value, const ch
         ms_os_say(source, ": ", key, *value ? ":" : "", value, ": ", problem, "; ignored", NULL);
 }
 
-static void read_configuration(void) {
+/* What the variable `name` says. */
+static void read_knobs(const char *name, const char *text) {
     ms_knob_values_t *values = &ms_process.knobs;
-    ms_knobs_reset(values, ms_process_knob_sources);
-    static const char name[] = "MEMSCOPE_CONF";
-    const char *text = ms_os_environment(name);
-    if (!text) return;
     ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, values, ms_process_knob_sources, complain, (void *)(uintptr_t)name);
     if (!values->conf[0]) return;
     /* the file comes first, and what the environment says wins: read it again, silently this time */
@@ -45,6 +43,24 @@ static void read_configuration(void) {
     ms_knobs_reset(values, ms_process_knob_sources);
     ms_knobs_parse_file(path, values, ms_process_knob_sources, complain, path);
     ms_knobs_parse(text, MS_SOURCE_ENVIRONMENT, values, ms_process_knob_sources, keep_quiet, NULL);
+}
+
+/* Said when the program starts: its limit would be looked for when the heap has grown. */
+static MS_COLD void look_at_knobs(const char *name) {
+    int saved = errno;
+    bool from_file = ms_process_knob_sources[MS_KNOB_cgroup_limit] == MS_SOURCE_FILE;
+    const char *source = from_file ? ms_process.knobs.conf : name;
+    ms_knobs_look(&ms_process.knobs, complain, (void *)(uintptr_t)source);
+    errno = saved;
+}
+
+static void read_configuration(void) {
+    ms_knobs_reset(&ms_process.knobs, ms_process_knob_sources);
+    static const char name[] = "MEMSCOPE_CONF";
+    const char *text = ms_os_environment(name);
+    if (!text) return;
+    read_knobs(name, text);
+    if (ms_process_knob_sources[MS_KNOB_cgroup_limit] != MS_SOURCE_DEFAULT) look_at_knobs(name);
 }
 
 static void draw_secrets(void) {

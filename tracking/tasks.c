@@ -422,7 +422,8 @@ static __attribute__((noinline)) void leave_any(memscope_token_t token) {
     uint64_t id = token.previous;
     if (ms_unlikely(!arena) || id == arena->task_id) return;
     const ms_task_t *task = id ? ms_task_find(id) : NULL;
-    switch_to(arena, task ? id : 0, task);
+    if (!task || !may_be_entered(task, id)) id = 0; /* it ended meanwhile */
+    if (id != arena->task_id) switch_to(arena, id, task);
 }
 
 /* The short ways: into the task entered last, where nothing was counted since the last switch, and back out of every task.

@@ -34,7 +34,7 @@ typedef struct memscope_usage {
     uint64_t allocated_bytes, allocated_blocks;
     uint64_t freed_bytes, freed_blocks;
     uint64_t live_bytes, live_blocks;
-    uint64_t peak_bytes;       /* largest live_bytes seen */
+    uint64_t peak_bytes;       /* largest live_bytes seen; both blocks while a realloc copies */
     uint64_t peak_error_bytes; /* the true peak differs from peak_bytes by at most this */
 } memscope_usage_t;
 
@@ -66,12 +66,12 @@ typedef struct memscope_token {
 memscope_task_t memscope_task_create(const char *name, memscope_task_t parent);
 
 /* The task with this key (a waker, a coroutine frame), created on first use. The key is forgotten at
- * memscope_task_end(). Takes a lock. */
+ * memscope_task_end(). NULL is no key: the task shares the row `other`. Takes a lock. */
 memscope_task_t memscope_task_for_key(const void *key, const char *name);
 
 /* Makes `task` current in the calling thread; memscope_task_leave(token) restores what was before. Calls nest, and a
  * task may be entered on another thread each time. A few nanoseconds, no lock. Unknown and ended tasks count as
- * `no task`. */
+ * `no task`, also when they are what was before. One that ends while it is current stays so until it is left. */
 memscope_token_t memscope_task_enter(memscope_task_t task);
 void memscope_task_leave(memscope_token_t token);
 memscope_task_t memscope_task_current(void);
@@ -274,7 +274,7 @@ int memscope_check(memscope_limit_t limit, const memscope_checkpoint_t *since, u
 /* Writes "memscope: FILE:LINE: MESSAGE" to stderr and aborts. */
 void memscope_check_failed(const char *file, int line, const char *message) __attribute__((noreturn));
 
-/* Writes a snapshot to exactly this path (truncated first). Returns 0 or the errno value of what failed. */
+/* Writes a snapshot to exactly this path (truncated first). Returns 0 or the errno value of what failed, EINVAL for NULL. */
 int memscope_export_msgpack(const char *path);
 int memscope_export_json(const char *path);
 int memscope_export_html(const char *path);
@@ -300,7 +300,8 @@ int memscope_trace_all(const char *directory);
 int memscope_stop_tracing(void);
 
 /* Writes a snapshot to DIRECTORY/NAME.memscope, .json and .html (truncated first; directories are made), and, while there
- * is an event log, what was logged so far to its file. Returns 0 or the errno value of what failed. */
+ * is an event log, what was logged so far to its file. Returns 0 or the errno value of what failed, EINVAL for NULL or an
+ * empty name. */
 int memscope_export_comprehensive(const char *directory, const char *name);
 
 #pragma GCC visibility pop

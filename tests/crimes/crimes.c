@@ -65,6 +65,21 @@ static void double_free_after_reuse(intptr_t size) {
     free(again);
 }
 
+/* The slabs of the first blocks are those of other sizes when the last of them is freed once more. */
+static void double_free_after_other_sizes(intptr_t which) {
+    static const struct {
+        size_t count, size, others, other_size;
+    } cases[] = {{400, 100, 3, 60}, {60, 600, 600, 24}, {1000, 24, 1, 1000}};
+    enum { MOST = 1000 };
+    void *blocks[MOST];
+    for (size_t i = 0; i < cases[which].count; i++) blocks[i] = memset(malloc(cases[which].size), 1, cases[which].size);
+    for (size_t i = 0; i < cases[which].count; i++) free(blocks[i]);
+    victim = blocks[cases[which].count - 1];
+    for (size_t i = 0; i < cases[which].others; i++) target = malloc(cases[which].other_size);
+    tell(victim);
+    free(victim);
+}
+
 static void double_free_aligned(intptr_t size) {
     victim = memalign(256, (size_t)size);
     tell(victim);
@@ -175,6 +190,19 @@ static void free_beside_heap(intptr_t unused) {
         if (hole != MAP_FAILED) munmap(hole, STEP);
     }
     free_this(start + 16);
+}
+
+/* The last page of a slab with one block. */
+static void free_where_no_block_was(intptr_t unused) {
+    uintptr_t block = (uintptr_t)malloc(900);
+    free_this((void *)((block & ~(uintptr_t)0xffff) + 0xf000 + (uintptr_t)unused));
+}
+
+static void realloc_where_no_block_was(intptr_t unused) {
+    uintptr_t block = (uintptr_t)malloc(900);
+    victim = (void *)((block & ~(uintptr_t)0xffff) + 0xf000 + (uintptr_t)unused);
+    tell(victim);
+    victim = realloc(victim, 10);
 }
 
 static void free_interior(intptr_t offset) {
