@@ -540,20 +540,22 @@ static void *take_block(ms_arena_t *arena, uint32_t class) {
     return payload;
 }
 
-static bool is_too_much(ms_arena_t *arena, uint32_t class) {
-    return has_too_much(arena) && arena->looks[class] < LOOKS_MOST && class_is_free(arena, class) &&
-           list_length(arena, class) * (int64_t)ms_class_stride(class) >= GIVE_UP_MIN;
+/* True: the class was given up. */
+static MS_COLD bool look_among_many(ms_arena_t *arena, uint32_t class) {
+    if (arena->looks[class] == LOOKS_MOST) return false;
+    arena->looks[class]++;
+    bool goes = has_too_much(arena) && class_is_free(arena, class) &&
+                list_length(arena, class) * (int64_t)ms_class_stride(class) >= GIVE_UP_MIN;
+    if (goes) class_give_up(arena, class);
+    return goes;
 }
 
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset) {
     bool hidden = ms_arena_hide(arena);
     uint32_t class = ms_class_of_list(offset);
     ms_list_push(&arena->lists[class], payload);
-    if (is_too_much(arena, class))
-        class_give_up(arena, class);
-    else if (list_length(arena, class) > list_limit(class))
-        list_flush(arena, class, list_kept(class));
-    if (are_many() && arena->looks[class] < LOOKS_MOST) arena->looks[class]++;
+    bool gone = are_many() && look_among_many(arena, class);
+    if (!gone && list_length(arena, class) > list_limit(class)) list_flush(arena, class, list_kept(class));
     room_reset(arena, class);
     ms_arena_settle(arena);
     if (hidden) ms_arena_show(arena);

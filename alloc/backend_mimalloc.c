@@ -7,6 +7,7 @@
 #include "alloc/backend.h"
 #include "alloc/os.h"
 #include "alloc/slab.h"
+#include "alloc/thread.h"
 #include "tracking/model.h"
 
 #include <dlfcn.h>
@@ -27,7 +28,10 @@ static bool find(void *library, const char *name, void *function) {
 }
 
 static ms_backend_start_t mimalloc_prepare(void) {
+    pthread_key_t held[MS_LAST_PLAIN_KEY - 1];
+    unsigned count = ms_thread_hold_keys(held, MS_LAST_PLAIN_KEY - 1);
     void *library = dlopen(MS_MIMALLOC_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    ms_thread_release_keys(held, count);
     bool found = library && find(library, "mi_malloc_aligned", &mi.malloc_aligned) && find(library, "mi_free", &mi.free) &&
                  find(library, "mi_collect", &mi.collect);
     return found ? MS_BACKEND_READY : MS_BACKEND_NEVER;

@@ -439,21 +439,29 @@ static MS_RARE void attach_arena(ms_arena_t *arena, ms_thread_t *thread) {
     atomic_store_explicit(&arena->state, MS_ARENA_RUNNING, memory_order_release);
 }
 
-/* Another libc in the process (dlmopen(), LD_AUDIT, dlopen() in a static program) numbers its keys from 0, too, and both keep
- * values in the same words of the thread: ours is the last of those that need no memory. */
-#define LAST_PLAIN_KEY 31
+MS_RARE unsigned ms_thread_hold_keys(pthread_key_t *held, pthread_key_t below) {
+    pthread_key_t next;
+    unsigned count = 0;
+    while (count < below && pthread_key_create(&next, NULL) == 0) {
+        if (next >= below) {
+            pthread_key_delete(next);
+            break;
+        }
+        held[count++] = next;
+    }
+    return count;
+}
+
+MS_RARE void ms_thread_release_keys(const pthread_key_t *held, unsigned count) {
+    while (count > 0) pthread_key_delete(held[--count]);
+}
 
 static MS_RARE bool key_make(void) {
-    pthread_key_t lower[LAST_PLAIN_KEY];
-    unsigned count = 0;
-    bool made;
-    while ((made = pthread_key_create(&key, detach) == 0) && key < LAST_PLAIN_KEY && count < LAST_PLAIN_KEY) lower[count++] = key;
-    if (!made && count > 0) {
-        key = lower[--count];
-        made = true;
-    }
-    while (count > 0) pthread_key_delete(lower[--count]);
-    return made;
+    pthread_key_t held[MS_LAST_PLAIN_KEY];
+    unsigned count = ms_thread_hold_keys(held, MS_LAST_PLAIN_KEY);
+    bool made = pthread_key_create(&key, detach) == 0;
+    ms_thread_release_keys(held, count);
+    return made || pthread_key_create(&key, detach) == 0;
 }
 
 static MS_RARE ms_arena_t *attach(void) {
