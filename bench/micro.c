@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { BATCHES = 11, LIVE = 1000, MAX_THREADS = 1000, RING = 1024 };
@@ -391,6 +392,47 @@ static void run_idle_threads(size_t size) {
     for (size_t i = 0; i < MAX_THREADS; i++) pthread_join(threads[i], NULL);
 }
 
+/* A request: blocks of many sizes, `context` bytes of them, written, freed in turn. Then the thread waits. */
+static pthread_barrier_t handled;
+static void *pool_thread(void *context) {
+    enum { LEAST = 16 };
+    size_t left = *(size_t *)context, count = 0;
+    size_t mapped = left / LEAST * sizeof(void *);
+    void **blocks = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (blocks == MAP_FAILED) bench_die("no memory");
+    uint64_t state = 1;
+    while (left >= LEAST) {
+        size_t size = LEAST + random_below(&state, random_below(&state, 4) ? 500 : 2000);
+        if (size > left) size = left;
+        memset(blocks[count++] = must_malloc(size), 1, size);
+        left -= size;
+    }
+    while (count > 0) free(blocks[--count]);
+    munmap(blocks, mapped);
+    pthread_barrier_wait(&handled);
+    pthread_barrier_wait(&counted);
+    return NULL;
+}
+
+/* Threads of a pool, each of which has handled a request, one after the other. */
+static void run_waiting_threads(size_t request) {
+    enum { POOL = 200 };
+    pthread_t threads[POOL];
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_barrier_init(&handled, NULL, 2);
+    pthread_barrier_init(&counted, NULL, POOL + 1);
+    double before = resident_kib();
+    for (size_t i = 0; i < POOL; i++) {
+        if (pthread_create(&threads[i], &attributes, pool_thread, &request) != 0) bench_die("cannot start a thread");
+        pthread_barrier_wait(&handled);
+    }
+    printf("%.3f KiB\n", (resident_kib() - before) / POOL);
+    pthread_barrier_wait(&counted);
+    for (size_t i = 0; i < POOL; i++) pthread_join(threads[i], NULL);
+}
+
 static void *brief_thread(void *context) {
     free(keep(must_malloc(*(size_t *)context)));
     return NULL;
@@ -584,6 +626,7 @@ static const struct {
     {"threads-100", run_replace_threads, 100},
     {"thread-life", run_thread_life, 64},
     {"thread-idle-rss", run_idle_threads, 64},
+    {"thread-waits-rss", run_waiting_threads, 3 << 20},
     {"trace-event", run_traced_pair, 64},
     {"task-enter-leave", run_enter_leave, 0},
     {"task-pair-64", run_tagged_pair, 64},
