@@ -108,7 +108,9 @@ static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
 static bool are_many(void) { return ms_unlikely(__atomic_load_n(&ms_arena_budget, __ATOMIC_RELAXED) != 0); }
 
 static bool has_too_much(const ms_arena_t *arena) {
-    return are_many() && (size_t)arena->slab_count << MS_SLAB_SHIFT > __atomic_load_n(&ms_arena_budget, __ATOMIC_RELAXED);
+    if (!are_many()) return false;
+    size_t slabs = arena->slab_count - atomic_load_explicit(&arena->reclaimed_slabs, memory_order_relaxed);
+    return slabs << MS_SLAB_SHIFT > __atomic_load_n(&ms_arena_budget, __ATOMIC_RELAXED);
 }
 
 static MS_COLD int64_t room_among_many(ms_arena_t *arena, uint32_t class, int64_t length, int64_t room) {
@@ -799,6 +801,7 @@ static inline uint64_t held_bytes(const ms_arena_t *arena, uint64_t allocated_by
 
 /* What others freed counts until it is home. */
 static __attribute__((noinline)) void rise(ms_arena_t *arena, uint64_t allocated_bytes) {
+    if (ms_unlikely(atomic_load_explicit(&arena->is_sorted_now, memory_order_relaxed))) ms_reclaim_wait();
     if (has_mail(arena)) ms_arena_drain(arena);
     uint64_t held = held_bytes(arena, allocated_bytes);
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
@@ -1448,8 +1451,7 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
     count_free(arena, block);
     if (ms_unlikely(arena->always_slow)) settle_loss(arena); /* where each call is looked at, peaks are exact */
     if (ms_facts_flags(block->facts) & MS_FLAG_EXTENDED) erase_inner(block);
-    if (ms_unlikely(ms_process.paranoid) && ms_paranoia_keep(arena, block)) return;
-    ms_release_memory(arena, block);
+    if (ms_likely(!ms_process.paranoid) || !ms_paranoia_keep(arena, block)) ms_release_memory(arena, block);
     if (ms_unlikely(arena->always_slow)) ms_arena_post(arena); /* its owner's peak is exact, too */
 }
 

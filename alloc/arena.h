@@ -169,6 +169,7 @@ typedef struct ms_arena {
     /* written by other threads: blocks they freed, linked by word0, on their way home */
     _Alignas(64) _Atomic(void *) inbox;
     _Atomic(uint64_t) inbox_bytes;     /* about what is in it: see reclaim.h */
+    _Atomic(bool) is_sorted_now;       /* what was in the inbox is in no count for the moment */
     _Atomic(ms_slab_t *) sorted;       /* slabs with blocks that were sorted out of it (alloc/reclaim.h) */
     _Atomic(uint64_t) reclaimed_bytes; /* own blocks freed by others: whose slabs others gave back, and large ones */
     _Atomic(uint32_t) reclaimed_slabs; /* of slab_count */

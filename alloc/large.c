@@ -261,7 +261,7 @@ static ms_large_t *cache_take(size_t bytes) {
         size_t waste = block->mapped - bytes;
         if (waste > block->mapped / 4 && !block->backend) {
             uint32_t had = bin_of(block->mapped);
-            if (large.spare_bytes + waste > large.useful - CACHE_LEAST && tailor(block, bytes)) {
+            if (large.spare_bytes + waste > (large.useful - CACHE_LEAST) / 2 && tailor(block, bytes)) {
                 large.dropped_ns[had] = ms_os_monotonic_ns();
                 return block;
             }
@@ -284,14 +284,15 @@ static bool may_be_cached(const ms_large_t *block) {
     return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
 }
 
-/* What is dropped here and asked for again soon should have been kept: note_miss(). What live blocks have too much is
- * part of the budget, as it was when they waited here. */
+/* What is dropped here and asked for again soon should have been kept: note_miss(). What live blocks have too much takes
+ * part of the budget, as it did when they waited here, but at most half: they may live for ever. */
 static void cache_put(ms_large_t *block) {
     size_t budget = large.mapped_bytes / 8;
     if (budget < large.useful) budget = large.useful;
     cache_insert(block);
+    budget -= large.spare_bytes < budget / 2 ? large.spare_bytes : budget / 2;
     uint64_t now = block->freed_ns;
-    while (large.oldest && large.cached_bytes + large.spare_bytes > budget) {
+    while (large.cached_bytes > budget) {
         large.dropped_ns[bin_of(large.oldest->mapped)] = now;
         cache_drop_oldest();
     }

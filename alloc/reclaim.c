@@ -43,10 +43,11 @@ static void sort(ms_arena_t *owner, void *payload, ms_facts_t facts) {
 
 void ms_reclaim(ms_arena_t *owner) {
     uint64_t gone = 0;
-    /* acquire: pairs with the release in ms_arena_post(), headers are complete */
-    void *payload = atomic_exchange_explicit(&owner->inbox, NULL, memory_order_acquire);
-    atomic_store_explicit(&owner->inbox_bytes, 0, memory_order_relaxed);
     ms_lock(MS_LOCK_SORTED);
+    atomic_store_explicit(&owner->is_sorted_now, true, memory_order_relaxed);
+    /* acquire: pairs with the release in ms_arena_post(), headers are complete */
+    void *payload = atomic_exchange_explicit(&owner->inbox, NULL, memory_order_acq_rel);
+    atomic_store_explicit(&owner->inbox_bytes, 0, memory_order_relaxed);
     for (void *next; payload; payload = next) {
         ms_facts_t facts = ms_open(ms_header_of(payload));
         next = ms_facts_next(facts);
@@ -54,8 +55,14 @@ void ms_reclaim(ms_arena_t *owner) {
         if (ms_facts_code(facts) == owner->code) gone += ms_facts_size(facts) - ms_facts_unrequested(facts);
         sort(owner, payload, facts);
     }
-    ms_unlock(MS_LOCK_SORTED);
     atomic_fetch_add_explicit(&owner->reclaimed_bytes, gone, memory_order_relaxed);
+    atomic_store_explicit(&owner->is_sorted_now, false, memory_order_relaxed);
+    ms_unlock(MS_LOCK_SORTED);
+}
+
+void ms_reclaim_wait(void) {
+    ms_lock(MS_LOCK_SORTED);
+    ms_unlock(MS_LOCK_SORTED);
 }
 
 void *ms_reclaim_take(ms_arena_t *owner) {

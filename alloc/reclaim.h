@@ -22,4 +22,7 @@ void ms_reclaim(ms_arena_t *owner);
  * thread, or under MS_LOCK_THREADS. */
 void *ms_reclaim_take(ms_arena_t *owner);
 
+/* While is_sorted_now is set: until nobody sorts, and all that others freed is in the inbox, with its slabs, or counted. */
+void ms_reclaim_wait(void);
+
 #endif

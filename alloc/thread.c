@@ -664,6 +664,7 @@ static void freeze_others(void) {
             atomic_store(&arena->state, MS_ARENA_FROZEN);
             end_record(arena);
             thread->cut_off = any_cut_off = true;
+            count_threads(-1);
         }
     }
 }

@@ -127,17 +127,17 @@ uint64_t ms_peak_error(void) {
     return arenas > 1 ? others : turn; /* a thread alone sees all of its own changes when it looks */
 }
 
-/* What was stated once stays: a sum over all threads may show more than any of them saw. By more than the error it
- * cannot, unless blocks came and went while it was made. */
+/* A sum over all threads may show more than any of them saw, and what was stated once stays. It is of no one moment, blocks come
+ * and go while it is made: what it is above the peak seen is in the error, and more than that it may not be. */
 uint64_t ms_process_peak(uint64_t live, uint64_t *error) {
-    uint64_t seen = (uint64_t)atomic_load(&ms_process.peak_bytes);
-    *error = ms_peak_error();
-    uint64_t most = seen + *error;
-    if (live > seen && *error) {
-        ms_raise_peak(&ms_process.peak_bytes, (int64_t)(live < most ? live : most));
-        ms_raise_peak(&ms_process.window_peak_bytes, (int64_t)(live < most ? live : most));
-    }
-    return live > seen ? live : seen;
+    static _Atomic(int64_t) stated;
+    uint64_t seen = (uint64_t)atomic_load(&ms_process.peak_bytes), most = seen + ms_peak_error();
+    ms_raise_peak(&stated, (int64_t)(live < most ? live : most));
+    uint64_t peak = (uint64_t)atomic_load(&stated);
+    if (peak < seen) peak = seen;
+    if (peak > most) peak = most;
+    *error = most - seen + (peak - seen);
+    return peak;
 }
 
 void ms_process_usage(memscope_usage_t *usage) {

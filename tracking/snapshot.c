@@ -136,6 +136,8 @@ static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     if (row->peak_bytes < row->live_bytes) row->peak_bytes = row->live_bytes;
     const ms_arena_t *arena = thread->arena;
     uint64_t unseen_turn = running && arena ? ms_read(&arena->unseen_turn) : thread->unseen_turn;
+    uint64_t unseen_now = running && arena ? ms_arena_unsettled_gain(arena) : 0;
+    if (unseen_now > unseen_turn) unseen_turn = unseen_now;
     row->peak_error_bytes = is_folded ? MS_NULL : ms_thread_peak_error(unseen_turn, others.freed_bytes);
     row->slabs = arena ? arena->slab_count - atomic_load_explicit(&arena->reclaimed_slabs, memory_order_relaxed) : 0;
     row->cpu_ns = running ? MS_NULL : thread->cpu_ns;
