@@ -331,6 +331,9 @@ class Trace(cli_support.Case):
         lines = self.memscope("show", "--events", "--limit", "100000", "log.bin").stdout.decode().splitlines()[1:]
         words = ["alloc", "free", "resize from", "resize to", "name"]
         self.assertEqual(len(lines), len(events))
+        self.assertEqual([float(line.split()[0]) for line in lines], [event.time / 1e9 for event in events])
+        lines.sort(key=lambda line: (float(line.split()[0]), int(re.search(r"0x([0-9a-f]+)", line)[1], 16)))
+        events.sort(key=lambda event: (event.time / 1e9, event.address))  # two threads may have an event each at one time
         for line, event in zip(lines, events):
             self.assertEqual(float(line.split()[0]), event.time / 1e9)
             for word in (words[event.kind], f"{event.size}  0x{event.address:x}"):
