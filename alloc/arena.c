@@ -503,15 +503,10 @@ static ms_slab_t *slab_for(ms_arena_t *arena, uint32_t class) {
     return slab_within_limit(arena, class);
 }
 
-static inline bool has_mail(const ms_arena_t *arena) {
-    return atomic_load_explicit(&arena->inbox, memory_order_relaxed) ||
-           atomic_load_explicit(&arena->sorted, memory_order_relaxed);
-}
-
 /* Fills the empty list of a class; false: no memory. */
 static bool refill(ms_arena_t *arena, uint32_t class) {
     ms_arena_post(arena);
-    if (has_mail(arena)) {
+    if (ms_arena_has_mail(arena)) {
         ms_arena_drain(arena);
         if (arena->lists[class].first != ms_list_end) return true;
     }
@@ -802,7 +797,7 @@ static inline uint64_t held_bytes(const ms_arena_t *arena, uint64_t allocated_by
 /* What others freed counts until it is home. */
 static __attribute__((noinline)) void rise(ms_arena_t *arena, uint64_t allocated_bytes) {
     if (ms_unlikely(atomic_load_explicit(&arena->is_sorted_now, memory_order_relaxed))) ms_reclaim_wait();
-    if (has_mail(arena)) ms_arena_drain(arena);
+    if (ms_arena_has_mail(arena)) ms_arena_drain(arena);
     uint64_t held = held_bytes(arena, allocated_bytes);
     if ((int64_t)held > (int64_t)arena->peak_bytes) arena->peak_bytes = held;
 }

@@ -505,7 +505,12 @@ void ms_arena_rearm(ms_arena_t *arena); /* sets the countdown after a knob chang
 
 /* Sends what waits in the outbox to its owner. */
 void ms_arena_post(ms_arena_t *arena);
-/* Blocks that other threads freed come home; returns how many. */
+/* Blocks that other threads freed wait: in the inbox, or sorted. */
+static inline bool ms_arena_has_mail(const ms_arena_t *arena) {
+    return atomic_load_explicit(&arena->inbox, memory_order_relaxed) ||
+           atomic_load_explicit(&arena->sorted, memory_order_relaxed);
+}
+/* They come home; returns how many. */
 size_t ms_arena_drain(ms_arena_t *arena);
 /* In the lists. */
 size_t ms_arena_listed_bytes(const ms_arena_t *arena);

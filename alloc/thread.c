@@ -105,9 +105,6 @@ static void cool(ms_arena_t *arena) {
     arena->warm_since_ns = 0;
 }
 
-static bool has_mail(const ms_arena_t *arena) {
-    return atomic_load_explicit(&arena->inbox, memory_order_relaxed) || atomic_load_explicit(&arena->sorted, memory_order_relaxed);
-}
 static _Atomic(bool) orphans_have_mail;
 
 static void flush_orphan(ms_arena_t *arena) {
@@ -543,7 +540,7 @@ static MS_RARE void detach(void *argument) {
     if (arena->thread != &folded) prctl(PR_GET_NAME, arena->thread->name);
     end_record(arena);
     atomic_store(&arena->state, MS_ARENA_ORPHAN); /* who posted before saw it running, who posts now knows what to do */
-    if (has_mail(arena)) atomic_store_explicit(&orphans_have_mail, true, memory_order_relaxed);
+    if (ms_arena_has_mail(arena)) atomic_store_explicit(&orphans_have_mail, true, memory_order_relaxed);
     arena->next_in_pool = orphans;
     orphans = arena;
     count_threads(-1);
@@ -604,7 +601,7 @@ MS_RARE void ms_thread_decay(uint64_t now_ns) {
     atomic_store_explicit(&orphans_have_mail, false, memory_order_relaxed);
     ms_lock(MS_LOCK_THREADS);
     for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool)
-        if (arena->warm_since_ns ? now_ns - arena->warm_since_ns >= WARM_NS : mail && has_mail(arena)) flush_orphan(arena);
+        if (arena->warm_since_ns ? now_ns - arena->warm_since_ns >= WARM_NS : mail && ms_arena_has_mail(arena)) flush_orphan(arena);
     ms_unlock(MS_LOCK_THREADS);
 }
 

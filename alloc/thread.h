@@ -13,18 +13,20 @@
 #ifndef MS_ALLOC_THREAD_H
 #define MS_ALLOC_THREAD_H
 
+#include <pthread.h>
+
 #include "alloc/arena.h"
 
 #define MS_CODE_FOLDED 0u
 #define MS_FOLDED_NAME "(signal handlers, ended threads)" /* whose work has no row of its own */
+#define MS_CODE_MAX 65534u
+
 /* Another libc in the process (dlmopen(), LD_AUDIT, dlopen() in a static program) numbers its keys from 0, too, and both keep
  * values in the same words of a thread: ours is the last of those that need no memory, mimalloc's the one before. Who makes a key
  * holds the lower ones meanwhile. */
 #define MS_LAST_PLAIN_KEY 31u
 unsigned ms_thread_hold_keys(pthread_key_t *held, pthread_key_t below); /* how many */
 void ms_thread_release_keys(const pthread_key_t *held, unsigned count);
-
-#define MS_CODE_MAX 65534u
 
 typedef enum { MS_THREAD_UNUSED, MS_THREAD_RUNNING, MS_THREAD_ENDED } ms_thread_state_t;
 
