@@ -1799,36 +1799,69 @@ static void clear(char *at, size_t size) {
 }
 
 /* Whoever takes this much zeroed memory may use little of it, as a table that is thin: what the last user did not touch stays
- * untouched. */
-#define CLEAR_TOUCHED_FROM ((size_t)8 << 20)
+ * untouched. To look takes a third of the time of clearing, and as long as to clear 256 KiB at least: each time that most was
+ * touched, twice as much is cleared next without a look. */
+#define CLEAR_TOUCHED_FROM ((size_t)256 << 10)
+#define CLEAR_UNSEEN_MIN ((size_t)1 << 20)
+#define CLEAR_UNSEEN_MAX ((size_t)64 << 20)
 #define CLEAR_GAP 16 /* pages: fewer that nobody touched are not worth a system call */
-static void clear_pages(char *at, size_t pages) {
+static _Atomic(size_t) clear_unseen, clear_unseen_last; /* bytes: still to be cleared without a look; of the last look */
+
+static void set_unseen(bool most_touched) {
+    size_t last = atomic_load_explicit(&clear_unseen_last, memory_order_relaxed);
+    size_t next = !most_touched ? 0 : last < CLEAR_UNSEEN_MIN ? CLEAR_UNSEEN_MIN : last < CLEAR_UNSEEN_MAX ? 2 * last : last;
+    atomic_store_explicit(&clear_unseen_last, next, memory_order_relaxed);
+    atomic_store_explicit(&clear_unseen, next, memory_order_relaxed);
+}
+
+/* What of the pages first to end lies in the block. */
+static void clear_part(char *from, char *to, char *first, char *end) {
+    from = from < first ? first : from;
+    to = to > end ? end : to;
+    if (from < to) clear(from, (size_t)(to - from));
+}
+
+/* Whole pages that nobody touched: nothing is there, but somebody who serves page faults (userfaultfd) may have something to put
+ * there. */
+static void drop_part(char *from, char *to, char *first, char *end) {
+    if (from < first) from += MS_PAGE;
+    if (to > end) to -= MS_PAGE;
+    if (from < to) ms_os_clear(from, (size_t)(to - from));
+}
+
+/* So many pages from `start` on, which the block from first to end lies in: its last page is its own only in part. */
+static void clear_pages(char *start, size_t pages, char *first, char *end) {
     uint64_t touched[MS_OS_LOOK / 64];
-    ms_lock(MS_LOCK_LARGE);
-    bool known = ms_os_look_touched(at, pages, touched);
-    ms_unlock(MS_LOCK_LARGE);
+    ms_lock(MS_LOCK_LOOK);
+    bool known = ms_os_look_touched(start, pages, touched);
+    ms_unlock(MS_LOCK_LOOK);
+    set_unseen(!known);
     if (!known) {
-        clear(at, pages * MS_PAGE);
+        clear_part(start, start + pages * MS_PAGE, first, end);
         return;
     }
     size_t from = 0; /* what is not cleared yet */
     for (size_t page = 0, gap; page < pages; page += gap ? gap : 1) {
         for (gap = 0; page + gap < pages && !(touched[(page + gap) / 64] >> (page + gap) % 64 & 1); gap++) {}
-        if (gap < CLEAR_GAP) continue;
-        clear(at + from * MS_PAGE, (page - from) * MS_PAGE);
-        /* nothing is there, but somebody who serves page faults (userfaultfd) may have something to put there */
-        ms_os_clear(at + page * MS_PAGE, gap * MS_PAGE);
+        if (gap < CLEAR_GAP && (gap == 0 || page + gap < pages)) continue;
+        clear_part(start + from * MS_PAGE, start + page * MS_PAGE, first, end);
         from = page + gap;
+        drop_part(start + page * MS_PAGE, start + from * MS_PAGE, first, end);
     }
-    clear(at + from * MS_PAGE, (pages - from) * MS_PAGE);
+    clear_part(start + from * MS_PAGE, start + pages * MS_PAGE, first, end);
 }
 
 static MS_COLD void clear_touched(char *at, size_t size) {
-    size_t before = -(uintptr_t)at % MS_PAGE, pages = (size - before) / MS_PAGE;
-    clear(at, before);
+    size_t unseen = atomic_load_explicit(&clear_unseen, memory_order_relaxed);
+    if (size < unseen) {
+        atomic_store_explicit(&clear_unseen, unseen - size, memory_order_relaxed);
+        clear(at, size);
+        return;
+    }
+    char *start = at - (uintptr_t)at % MS_PAGE;
+    size_t pages = ((uintptr_t)at % MS_PAGE + size + MS_PAGE - 1) / MS_PAGE;
     for (size_t first = 0; first < pages; first += MS_OS_LOOK)
-        clear_pages(at + before + first * MS_PAGE, pages - first < MS_OS_LOOK ? pages - first : MS_OS_LOOK);
-    clear(at + before + pages * MS_PAGE, size - before - pages * MS_PAGE);
+        clear_pages(start + first * MS_PAGE, pages - first < MS_OS_LOOK ? pages - first : MS_OS_LOOK, at, at + size);
 }
 
 MS_HOT void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from) {

@@ -17,6 +17,7 @@ typedef enum {
     MS_LOCK_LARGE,   /* list and cache of large blocks */
     MS_LOCK_SLABS,   /* slab groups */
     MS_LOCK_BACKEND, /* calls into the backing */
+    MS_LOCK_LOOK,    /* a file of the kernel's is open that tells which pages were touched */
     MS_LOCK_COUNT
 } ms_lock_rank_t;
 

@@ -159,30 +159,24 @@ static bool are_of_file(int pagemap, uintptr_t page, uintptr_t end) {
     return true;
 }
 
-/* Whether of some pages of the range, far from each other, less than three in four were touched. */
-static bool are_few_touched(int pagemap, uintptr_t page, size_t count) {
-    enum { LOOKS = 16 };
-    size_t touched = 0;
-    for (size_t i = 0; i < LOOKS; i++) {
-        uint64_t entry;
-        if (!read_pagemap(pagemap, page + (2 * i + 1) * count / (2 * LOOKS), 1, &entry)) return false;
-        touched += (entry & PAGEMAP_THERE) != 0;
-    }
-    return touched < LOOKS * 3 / 4;
-}
-
+#define LOOK_ENTRIES 1024 /* a call takes as long as the kernel needs for some 200 of them */
+/* Under MS_LOCK_LOOK. */
 static bool read_touched(int pagemap, uintptr_t page, size_t pages, uint64_t *touched) {
-    uint64_t entries[PAGEMAP_ENTRIES] = {1};
+    static uint64_t entries[LOOK_ENTRIES];
+    entries[0] = 1;
     /* the page of what was just written must be there: under an emulator the file may tell of other memory */
     if (!read_pagemap(pagemap, (uintptr_t)entries / MS_PAGE, 1, entries) || !(entries[0] & PAGEMAP_THERE)) return false;
-    if (!are_few_touched(pagemap, page, pages)) return false;
+    size_t count = 0;
     for (size_t first = 0, some; first < pages; first += some) {
-        some = pages - first < PAGEMAP_ENTRIES ? pages - first : PAGEMAP_ENTRIES;
+        some = pages - first < LOOK_ENTRIES ? pages - first : LOOK_ENTRIES;
         if (!read_pagemap(pagemap, page + first, some, entries)) return false;
-        for (size_t i = 0; i < some; i++)
-            if (entries[i] & PAGEMAP_THERE) touched[(first + i) / 64] |= (uint64_t)1 << (first + i) % 64;
+        for (size_t i = 0; i < some; i++) {
+            if (!(entries[i] & PAGEMAP_THERE)) continue;
+            touched[(first + i) / 64] |= (uint64_t)1 << (first + i) % 64;
+            count++;
+        }
     }
-    return true;
+    return count < pages - pages / 4;
 }
 
 bool ms_os_opens_nothing;

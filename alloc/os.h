@@ -43,7 +43,7 @@ void ms_os_purge(void *start, size_t bytes);
 /* The same, and zeros are read from then on in any case. */
 void ms_os_clear(void *start, size_t bytes);
 /* Which of so many pages of memory that is no file's were touched: a bit each. False: most were, or the kernel does not tell, or
- * may not be asked. A file is open meanwhile: with a lock of ours held no child of a fork inherits it. */
+ * may not be asked. Under MS_LOCK_LOOK: a file is open meanwhile, which no child of a fork inherits so. */
 #define MS_OS_LOOK 4096u
 bool ms_os_look_touched(const void *start, size_t pages, uint64_t touched[MS_OS_LOOK / 64]);
 /* Whole pages of a file's mapping, private or not, leave the memory of this process; they come back when they are read. None does
