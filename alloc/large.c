@@ -16,6 +16,7 @@
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
 #define CACHE_LEAST ((size_t)1 << 20) /* an eighth of what is live may be kept, or as much as has proved useful: */
 #define CACHE_MOST ((size_t)32 << 20) /* between these */
+#define CACHE_BEYOND ((size_t)256 << 20) /* and as much again where no peak rises for it */
 #define DECAY_NS 1000000000u               /* and for this long */
 #define RECENT 64
 
@@ -30,6 +31,7 @@ static struct {
     _Atomic(table_t *) table;
     uint64_t blocks;        /* in the table */
     uint64_t mapped_bytes;  /* of these */
+    uint64_t most_mapped;   /* at one time, lately */
     uint64_t cached_bytes;
     uint64_t spare_bytes;   /* of blocks that are not in the cache and got more than they asked for: their sum of `spare` */
     ms_large_t *unused;     /* descriptors */
@@ -38,6 +40,7 @@ static struct {
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
     size_t useful;             /* bytes that the cache may hold whatever is live */
+    size_t beyond;             /* and what has proved useful when that was CACHE_MOST */
     uint64_t missed_ns;        /* when that changed */
     uint64_t dropped_ns[BINS]; /* when the cache last dropped a block for lack of room, 0: not since the last miss */
 } large = {.useful = CACHE_LEAST}; /* MS_LOCK_LARGE */
@@ -87,6 +90,7 @@ static bool table_insert(ms_large_t *block) {
     table_put(atomic_load_explicit(&large.table, memory_order_relaxed), block);
     __atomic_store_n(&large.blocks, large.blocks + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&large.mapped_bytes, large.mapped_bytes + block->mapped, __ATOMIC_RELAXED);
+    if (large.mapped_bytes > large.most_mapped) large.most_mapped = large.mapped_bytes;
     return true;
 }
 
@@ -241,8 +245,10 @@ static void note_miss(size_t bytes) {
         if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > DECAY_NS / 4) continue;
         large.dropped_ns[bin] = 0;
         large.missed_ns = now;
-        size_t useful = 2 * large.useful;
-        __atomic_store_n(&large.useful, useful < CACHE_MOST ? useful : CACHE_MOST, __ATOMIC_RELAXED);
+        if (large.useful < CACHE_MOST)
+            __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
+        else if (large.beyond < CACHE_BEYOND)
+            large.beyond = large.beyond ? 2 * large.beyond : CACHE_MOST;
         return;
     }
 }
@@ -284,18 +290,27 @@ static bool may_be_cached(const ms_large_t *block) {
     return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
 }
 
-/* What is dropped here and asked for again soon should have been kept: note_miss(). What live blocks have too much takes
- * part of the budget, as it did when they waited here, but at most half: they may live for ever. */
-static void cache_put(ms_large_t *block) {
-    size_t budget = large.mapped_bytes / 8;
+/* What the cache may hold: `beyond` only together with what is live no more than was live lately. What live blocks have too much
+ * takes part of the budget, as it did when they waited here, but at most half: they may live for ever. */
+static size_t cache_budget(void) {
+    size_t budget = large.mapped_bytes / 8, live = large.mapped_bytes + large.useful;
     if (budget < large.useful) budget = large.useful;
-    cache_insert(block);
     budget -= large.spare_bytes < budget / 2 ? large.spare_bytes : budget / 2;
-    uint64_t now = block->freed_ns;
-    while (large.cached_bytes > budget) {
+    size_t room = large.most_mapped > live ? large.most_mapped - live : 0;
+    return budget + (room < large.beyond ? room : large.beyond);
+}
+
+/* What is dropped here and asked for again soon should have been kept: note_miss(). */
+static void cache_limit(uint64_t now) {
+    for (size_t budget = cache_budget(); large.cached_bytes > budget;) {
         large.dropped_ns[bin_of(large.oldest->mapped)] = now;
         cache_drop_oldest();
     }
+}
+
+static void cache_put(ms_large_t *block) {
+    cache_insert(block);
+    cache_limit(block->freed_ns);
 }
 
 /* ---- allocating and freeing under the lock */
@@ -346,6 +361,7 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
         if (table_insert(block)) {
             ms_large_set_live(block, size, bytes);
+            if (large.beyond) cache_limit(ms_os_monotonic_ns());
         } else {
             give_back(block);
             descriptor_free(block);
@@ -531,7 +547,12 @@ void ms_large_decay(uint64_t now_ns) {
     while (large.oldest && large.oldest->freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
     if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > DECAY_NS) {
         large.missed_ns = now_ns;
-        __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
+        large.most_mapped -= (large.most_mapped - large.mapped_bytes) / 2;
+        large.beyond /= 2;
+        if (large.beyond < CACHE_MOST) {
+            large.beyond = 0;
+            __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
+        }
     }
     ms_unlock(MS_LOCK_LARGE);
 }

@@ -388,6 +388,19 @@ uint64_t synth_huge(double scale) {
 }
 
 /* Requests, pictures, packets: each line of it is written and read again before the next few come. */
+uint64_t synth_images(double scale) {
+    enum { BATCH = 48, KIB = 1 << 10 };
+    uint64_t state = 23, digest = 0;
+    slot_t *slots = slots_new(BATCH);
+    for (long batch = (long)(60 * scale) + 5; batch-- > 0;) {
+        for (size_t i = 0; i < BATCH; i++)
+            slot_fill(&slots[i], 512 * KIB + random_below(&state, 1536 * KIB), random_next(&state));
+        for (size_t i = 0; i < BATCH; i++) digest += slot_clear(&slots[i]);
+    }
+    slots_clear(slots, BATCH);
+    return digest;
+}
+
 uint64_t synth_frames(double scale) {
     enum { SLOTS = 4, KIB = 1 << 10 };
     uint64_t state = 22, digest = 0;

@@ -324,6 +324,31 @@ START_TEST(one_that_cannot_grow_stays_in_the_cache) {
 }
 END_TEST
 
+/* A program that frees much and asks for it again, in turn: once that is known, all of it waits, and no more than was live together. */
+START_TEST(what_was_live_together_waits_for_the_next_turn) {
+    enum { COUNT = 20, TURNS = 12 };
+    ms_large_t *blocks[COUNT];
+    for (size_t i = 0; i < COUNT; i++) blocks[i] = allocated(5 * MIB);
+    uint64_t most = ms_large_mapped_bytes();
+    for (int turn = 0, fresh = COUNT; fresh; turn++) {
+        ck_assert_int_lt(turn, TURNS);
+        for (size_t i = 0; i < COUNT; i++) {
+            ms_large_claim_own(blocks[i]);
+            ms_large_release(&full, blocks[i]);
+        }
+        fresh = 0;
+        for (size_t i = 0; i < COUNT; i++) fresh += (blocks[i] = allocated(5 * MIB))->zeroed;
+        ck_assert_uint_le(ms_large_mapped_bytes(), most + most / 8);
+    }
+    for (size_t i = 0; i < COUNT; i++) release_marked(blocks[i]);
+    ck_assert_uint_eq(ms_large_mapped_bytes(), most);
+    ms_large_t *other = allocated(48 * MIB);
+    ck_assert_uint_le(ms_large_mapped_bytes(), most + most / 8);
+    ck_assert_uint_lt(ms_large_mapped_bytes(), most + 48 * MIB);
+    release_marked(other);
+}
+END_TEST
+
 int main(void) {
     const TTest *tests[] = {freed_once_is_used_again,
                             both_keep_and_the_first_asks,
@@ -342,7 +367,8 @@ int main(void) {
     suite_add_tcase(suite, tcase);
     const TTest *cache_tests[] = {one_up_to_twice_as_large_serves, the_smallest_that_fits_serves,
                                   of_a_mapping_the_rest_goes_back, the_rest_that_is_asked_for_again_stays,
-                                  a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache};
+                                  a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache,
+                                  what_was_live_together_waits_for_the_next_turn};
     tcase = tcase_create("cache");
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
     for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
