@@ -495,6 +495,49 @@ static size_t growing(size_t bytes) {
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
 static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
 
+/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, and that is no larger than
+ * what a block that grows is given. */
+static ms_large_t *cache_take_warm(size_t bytes, size_t used) {
+    if (bytes > CACHE_BLOCK_MAX) return NULL;
+    size_t most = growing(bytes);
+    uint32_t last = bin_of(most < CACHE_BLOCK_MAX ? most : CACHE_BLOCK_MAX);
+    for (uint32_t bin = bin_of(rounded(bytes)); bin <= last; bin++) {
+        ms_large_t *block = large.bins[bin];
+        if (!block || block->backend || block->mapped < bytes || block->used < used) continue;
+        cache_remove(block);
+        return block;
+    }
+    return NULL;
+}
+
+/* What grows by half or more takes pages that are there, and its own go to the cache: the kernel needs longer for a new page than it
+ * takes to copy two. Not with junk and the like: who kept the old address is found where nothing is mapped. */
+static bool change_mapping(ms_large_t *block, size_t bytes) {
+    if (block->used > 2 * (bytes - block->used) || !may_be_cached(block) || ms_process.paranoid) return false;
+    ms_lock(MS_LOCK_LARGE);
+    ms_large_t *warm = cache_take_warm(bytes, block->used);
+    ms_unlock(MS_LOCK_LARGE);
+    if (!warm) return false;
+    memcpy(warm->base, block->base, block->used);
+    ms_lock(MS_LOCK_LARGE);
+    table_remove(block);
+    const ms_large_t old = *block;
+    block->base = warm->base;
+    block->mapped = warm->mapped;
+    block->used = warm->used;
+    block->touched = warm->touched;
+    atomic_store_explicit(&block->payload, block->base + sizeof(ms_header_t), memory_order_relaxed);
+    table_insert(block); /* cannot fail: it was in the table a moment ago */
+    set_spare(block, block->mapped - bytes);
+    warm->base = old.base;
+    warm->mapped = old.mapped;
+    warm->used = old.used;
+    warm->touched = old.touched;
+    cache_put(warm);
+    ms_unlock(MS_LOCK_LARGE);
+    return true;
+}
+
 bool ms_large_resize(ms_large_t *block, size_t size) {
     if (size > PTRDIFF_MAX - 2 * MS_PAGE) return false;
     size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
@@ -506,6 +549,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
         errno = ENOMEM;
         return false;
     }
+    if (!done && bytes > block->mapped) done = change_mapping(block, bytes);
     if (!done) {
         ms_lock(MS_LOCK_LARGE);
         table_remove(block);

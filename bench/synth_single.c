@@ -401,6 +401,33 @@ uint64_t synth_images(double scale) {
     return digest;
 }
 
+/* As much as comes, into a buffer that doubles, and is cut to size at the end. */
+static void read_body(slot_t *body, size_t size, uint64_t key) {
+    enum { PIECE = 16 << 10 };
+    size_t room = 4 * PIECE;
+    body->block = must_malloc(room);
+    for (size_t at = 0; at < size; at += PIECE) {
+        if (at == room) body->block = must(realloc(body->block, room *= 2));
+        memset((char *)body->block + at, (int)key, PIECE);
+    }
+    body->block = must(realloc(body->block, body->size = size));
+}
+
+uint64_t synth_bodies(double scale) {
+    enum { SLOTS = 24, MIB = 1 << 20, KIB = 1 << 10 };
+    uint64_t state = 24, digest = 0;
+    slot_t bodies[SLOTS] = {{0}};
+    for (long step = (long)(4000 * scale) + 1; step-- > 0;) {
+        slot_t *body = &bodies[random_below(&state, SLOTS)];
+        if (body->block) digest += ((unsigned char *)body->block)[body->size - 1];
+        free(body->block);
+        size_t least = (size_t)(64 * KIB) << random_below(&state, 6);
+        read_body(body, least + random_below(&state, least), random_next(&state));
+    }
+    for (int i = 0; i < SLOTS; i++) free(bodies[i].block);
+    return digest;
+}
+
 uint64_t synth_frames(double scale) {
     enum { SLOTS = 4, KIB = 1 << 10 };
     uint64_t state = 22, digest = 0;

@@ -324,6 +324,33 @@ START_TEST(one_that_cannot_grow_stays_in_the_cache) {
 }
 END_TEST
 
+START_TEST(what_grows_by_half_takes_pages_that_are_there) {
+    ms_large_t *grows = allocated(4 * MIB), *slowly = allocated(8 * MIB), *old = allocated(11 * MIB);
+    memset(grows->payload, 0x77, grows->size);
+    memset(slowly->payload, 0x77, slowly->size);
+    const char *there = old->base, *left = grows->base;
+    release_marked(old);
+    ck_assert(ms_large_resize(slowly, 11 * MIB)); /* by three eighths: the kernel moves it */
+    ck_assert(slowly->base != there);
+    ck_assert(ms_large_resize(grows, 10 * MIB));
+    ck_assert_ptr_eq(grows->base, there);
+    ck_assert_uint_eq(grows->size, 10 * MIB);
+    ck_assert_ptr_eq(ms_large_find(grows->payload), grows);
+    const unsigned char *byte = grows->payload;
+    size_t same = 0;
+    while (same < 4 * MIB && byte[same] == 0x77) same++;
+    ck_assert_uint_eq(same, 4 * MIB);
+    ck_assert_uint_eq(byte[4 * MIB + 4096], 0x5a);
+    ck_assert_ptr_eq(allocated(4 * MIB), old); /* what it left */
+    ck_assert_ptr_eq(old->base, left);
+    release_marked(old);
+    ck_assert(ms_large_resize(grows, 16 * MIB)); /* nothing in the cache is as large */
+    ck_assert(grows->base != left);
+    release_marked(slowly);
+    release_marked(grows);
+}
+END_TEST
+
 /* A program that frees much and asks for it again, in turn: once that is known, all of it waits, and no more than was live together. */
 START_TEST(what_was_live_together_waits_for_the_next_turn) {
     enum { COUNT = 20, TURNS = 12 };
@@ -368,6 +395,7 @@ int main(void) {
     const TTest *cache_tests[] = {one_up_to_twice_as_large_serves, the_smallest_that_fits_serves,
                                   of_a_mapping_the_rest_goes_back, the_rest_that_is_asked_for_again_stays,
                                   a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache,
+                                  what_grows_by_half_takes_pages_that_are_there,
                                   what_was_live_together_waits_for_the_next_turn};
     tcase = tcase_create("cache");
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
