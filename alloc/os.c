@@ -216,10 +216,15 @@ static bool overcommit_is_strict(void) {
     return strict;
 }
 
-bool ms_os_address_space_is_free(void) {
+static bool is_unlimited(int resource) {
     struct rlimit limit;
+    return getrlimit(resource, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+}
+
+/* What is private and writable counts for RLIMIT_DATA, used or not (Linux 4.7). */
+bool ms_os_address_space_is_free(void) {
     int saved = errno;
-    bool unlimited = !overcommit_is_strict() && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+    bool unlimited = !overcommit_is_strict() && is_unlimited(RLIMIT_AS) && is_unlimited(RLIMIT_DATA);
     errno = saved;
     return unlimited;
 }

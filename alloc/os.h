@@ -32,7 +32,7 @@ void ms_os_unmap(void *start, size_t bytes);
 /* Grows or shrinks a mapping, moving it if it must; no byte is copied. NULL: unchanged, and errno says why. */
 void *ms_os_remap(void *start, size_t old_bytes, size_t new_bytes);
 
-/* Whether mapping more than is used costs nothing: no RLIMIT_AS, and the kernel does not count what is mapped. */
+/* Whether mapping more than is used costs nothing: no RLIMIT_AS, no RLIMIT_DATA, and the kernel does not count what is mapped. */
 bool ms_os_address_space_is_free(void);
 /* Whether some of the process's memory is locked: with mlockall() what is mapped is there at once. False where no file may be read. */
 bool ms_os_memory_is_locked(void);
