@@ -1274,6 +1274,26 @@ START_TEST(a_cancelled_thread_ends_outside) {
 }
 END_TEST
 
+/* Nor is a search for leaks, which reads files with locks held. */
+static void *search_cancelled(void *unused) {
+    memscope_leaks_t leaks;
+    pthread_cancel(pthread_self());
+    if (support_is_memscope()) memscope_leaks(&leaks);
+    atomic_store(&went_through, true);
+    pthread_testcancel();
+    return unused;
+}
+
+START_TEST(a_cancelled_thread_searches_to_the_end) {
+    void *result = NULL;
+    atomic_store(&went_through, false);
+    ck_assert_int_eq(pthread_join(start(search_cancelled, NULL), &result), 0);
+    ck_assert_ptr_eq(result, PTHREAD_CANCELED);
+    ck_assert(atomic_load(&went_through));
+    ck_assert_ptr_eq(join(start(search_cancelled, NULL)), PTHREAD_CANCELED); /* the locks are free */
+}
+END_TEST
+
 /* Nor does an export leave a thread that cannot be cancelled. */
 START_TEST(exports_leave_a_thread_cancellable) {
     if (!support_is_memscope()) return;
@@ -1416,6 +1436,7 @@ static Suite *suite(void) {
                             nothing_is_live_after_all_is_freed,
                             sums_of_moving_counts_stay_sane,
                             a_cancelled_thread_ends_outside,
+                            a_cancelled_thread_searches_to_the_end,
                             exports_leave_a_thread_cancellable,
                             an_ended_thread_keeps_name_and_time,
                             what_a_block_shrank_by_is_gone,

@@ -190,9 +190,11 @@ static __attribute__((noinline)) int count_kinds(memscope_leaks_t *leaks, uintpt
     ms_roots_t roots;
     ms_reach_report_t report;
     if (!ms_roots_take(&roots, stack)) return ENOMEM;
+    ms_lock(MS_LOCK_EXPORT); /* files are read: nor is it a cancellation point */
     ms_lock(MS_LOCK_THREADS);
     int error = ms_reach(&roots, add_kind, leaks, &report);
     ms_unlock(MS_LOCK_THREADS);
+    ms_unlock(MS_LOCK_EXPORT);
     ms_roots_free(&roots);
     leaks->unsettled_blocks = report.counts.unsettled;
     return error;
