@@ -20,6 +20,7 @@
 #include "tracking/snapshot.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -228,12 +229,20 @@ static int write_file(const ms_snapshot_t *snapshot, const char *path, ms_format
     return error == ENOMEM && ms_trim() ? ms_export_file(&snapshot->model, path, format) : error;
 }
 
+/* A thread that is cancelled would leave half a file, its descriptor and the snapshot: it writes to the end first. */
+static int defer_cancel(void) {
+    int before = PTHREAD_CANCEL_ENABLE;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
 static int export_to(const char *path, ms_format_t format) {
     if (!path) return EINVAL;
-    int saved = errno;
+    int saved = errno, cancel = defer_cancel();
     ms_snapshot_t *snapshot = ms_snapshot_take("call");
     int error = snapshot ? write_file(snapshot, path, format) : ENOMEM;
     if (snapshot) ms_snapshot_free(snapshot);
+    pthread_setcancelstate(cancel, NULL);
     errno = saved;
     return error;
 }
@@ -263,7 +272,7 @@ int memscope_stop_tracing(void) { return ms_event_log_stop(); }
 int memscope_export_comprehensive(const char *directory, const char *name) {
     if (!directory || !name || !*name) return EINVAL;
     ms_event_log_flush();
-    int saved = errno, error = 0;
+    int saved = errno, error = 0, cancel = defer_cancel();
     ms_snapshot_t *snapshot = ms_snapshot_take("call");
     if (!snapshot) error = ENOMEM;
     for (size_t which = 0; which < FORMATS && !error; which++) {
@@ -273,6 +282,7 @@ int memscope_export_comprehensive(const char *directory, const char *name) {
         if (!error) error = write_file(snapshot, ms_path_add(&path, formats[which].ending)->text, formats[which].format);
     }
     if (snapshot) ms_snapshot_free(snapshot);
+    pthread_setcancelstate(cancel, NULL);
     errno = saved;
     return error;
 }
