@@ -1690,6 +1690,14 @@ static void *resize_or_give_back(ms_block_facts_t *old, size_t size, const ms_ca
     return payload;
 }
 
+/* With junk, guard or quarantine a block moves, so that who kept its old address is found. Not a large one: no memory
+ * of these waits in the quarantine, and what grows step by step would be copied, and filled, as often. */
+static bool must_move(const void *payload, const ms_block_facts_t *old) {
+    if (ms_likely(!ms_process.paranoid)) return false;
+    if (old->large) ms_paranoia_dies(payload, old);
+    return !old->large;
+}
+
 static void retag(void *payload, uint32_t site) {
     ms_block_facts_t block;
     if (!ms_block_find(payload, &block)) return;
@@ -1759,7 +1767,8 @@ static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t s
         errno = ENOMEM;
         return NULL;
     }
-    void *stays = ms_process.paranoid ? NULL : resize_or_give_back(&old, size, &caller);
+    void *stays = must_move(payload, &old) ? NULL : resize_or_give_back(&old, size, &caller);
+    if (ms_unlikely(stays && ms_process.paranoid)) ms_paranoia_resized(stays, old.size);
     if (stays) return stays;
     int saved = errno;
     void *fresh = size > MS_SMALL_MAX && size > old.size ? allocate_growing(size, origin, &caller)

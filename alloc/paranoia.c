@@ -42,14 +42,17 @@ static unsigned char *slack_of(const void *payload, const ms_block_facts_t *bloc
     return start;
 }
 
-void ms_paranoia_born(void *payload) {
+static void fill(void *payload, size_t from) {
     ms_block_facts_t block;
     size_t bytes;
     if (!ms_block_find(payload, &block)) return;
     unsigned char *slack = slack_of(payload, &block, &bytes);
     if (ms_process.knobs.guard) memset(slack, SLACK, bytes);
-    if (ms_process.knobs.junk) memset(payload, BORN, block.size);
+    if (ms_process.knobs.junk && from < block.size) memset((char *)payload + from, BORN, block.size - from);
 }
+
+void ms_paranoia_born(void *payload) { fill(payload, 0); }
+void ms_paranoia_resized(void *payload, size_t before) { fill(payload, before); }
 
 void ms_paranoia_dies(const void *payload, const ms_block_facts_t *block) {
     if (!ms_process.knobs.guard) return;

@@ -52,6 +52,12 @@ static void junk(void) {
     kept = calloc(1, 64);
     bytes = kept;
     printf("calloc %02x\n", bytes[63]);
+    unsigned char *large = malloc(2 << 20);
+    memset(large, 1, 2 << 20);
+    static const size_t sizes[] = {6 << 20, 5 << 20, 9 << 20};
+    for (int i = 0; i < 3; i++) large = realloc(large, sizes[i]);
+    printf("large %02x %02x %02x %02x\n", large[0], large[(2 << 20) - 1], large[2 << 20], large[(9 << 20) - 1]);
+    free(large);
 }
 
 /* After how many allocations a freed block comes back. */

@@ -239,7 +239,7 @@ def knob_on_mismatch():
 
 def knob_junk():
     out = probe("junk:on", "junk", snapshot=False)[0].split("\n")
-    check(out[:3] == ["new a5 a5", "freed 5a 5a", "calloc 00"], f"junk:on: {out}")
+    check(out[:4] == ["new a5 a5", "freed 5a 5a", "calloc 00", "large 01 01 a5 a5"], f"junk:on: {out}")
     out = probe("junk:off", "junk", snapshot=False)[0].split("\n")
     check(out[0] != "new a5 a5" and out[1] != "freed 5a 5a" and out[2] == "calloc 00", f"junk:off: {out}")
 

@@ -374,6 +374,13 @@ static void overflow_slack_and_realloc(intptr_t size) {
     victim = realloc(victim, (size_t)size * 10);
 }
 
+static void realloc_and_overflow_slack(intptr_t size) {
+    target = victim = realloc(malloc((size_t)size), (size_t)size * 10 + 1);
+    tell(victim);
+    target[size * 10 + 1] = 1;
+    free(victim);
+}
+
 static void use_usable_size(intptr_t size) {
     choose((size_t)size);
     memset(victim, 'x', malloc_usable_size(victim));
