@@ -1,6 +1,8 @@
 /* Does what a knob is said to change and tells what happened, a word a line: for test_knobs.py.
  * Usage: knob_probe WHAT [PATH] */
+#include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +94,22 @@ static void ask(void) {
     free(second);
 }
 
+/* exit() in a thread with the smallest stack there may be. */
+static void *leave(void *unused) {
+    printf("leaving\n");
+    exit(*(int *)unused);
+}
+
+static void leave_from_thread(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int status = 0;
+    pthread_attr_init(&attributes);
+    if (pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN) != 0) exit(2);
+    if (pthread_create(&thread, &attributes, leave, &status) == 0) pthread_join(thread, NULL);
+    exit(3);
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "work") == 0) workload();
@@ -100,6 +118,7 @@ int main(int argc, char **argv) {
     if (strcmp(what, "usable") == 0) usable();
     if (strcmp(what, "mismatch") == 0) mismatch();
     if (strcmp(what, "ask") == 0) ask();
+    if (strcmp(what, "leave") == 0) leave_from_thread();
     printf("done\n");
     if (argc > 2) return memscope_export_json(argv[2]);
     return 0;

@@ -161,6 +161,9 @@ def knob_output():
     check(list(left) == ["named.json"] and b'"totals"' in left.get("named.json", b""), f"output:named.json leaves {list(left)}")
     left, _ = files_left("output:named.html")
     check(list(left) == ["named.html"] and b"<html" in left.get("named.html", b"").lower(), f"output:named.html leaves {list(left)}")
+    for conf in ("output:a/b/%n", "mode:exact,leaks:scan,output:%n,formats:memscope+json+html", "interval:10ms,output:%n"):
+        out, errors, status, _ = probe(conf, "leave", snapshot=False)
+        check((out, errors, status) == ("leaving\n", "", 0), f"{conf}: exit() in a small thread: {status}, {errors!r}")
     for path in ("/proc/nonexistent/file", "/dev/full"):
         conf = f"output:{path}"
         out, errors, status, _ = probe(conf, "usable", snapshot=False)

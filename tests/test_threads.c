@@ -295,12 +295,23 @@ static void *grow_heap(void *unused) {
     return unused;
 }
 
+static void *call_each(void *unused) {
+    memscope_leaks_t leaks;
+    if (!support_is_memscope()) return unused;
+    if (memscope_export_msgpack("/dev/null") || memscope_export_json("/dev/null") || memscope_export_html("/dev/null")) abort();
+    if (memscope_leaks(&leaks)) abort();
+    return unused;
+}
+
 START_TEST(a_small_stack_is_enough) {
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
     ck_assert_int_eq(pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN + 4096), 0);
     ck_assert_int_eq(pthread_create(&thread, &attributes, grow_heap, NULL), 0);
+    join(thread);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attributes, call_each, NULL), 0);
     pthread_attr_destroy(&attributes);
     join(thread);
 }

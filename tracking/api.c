@@ -304,14 +304,15 @@ static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, s
 }
 
 /* Each word of "memscope+json+html". */
-static void write_formats(const ms_snapshot_t *snapshot, const ms_path_t *base) {
+static void write_formats(const ms_snapshot_t *snapshot, ms_path_t *path) {
     const char *word = ms_process.knobs.formats;
+    const size_t base = path->length;
     while (*word) {
         size_t length = strcspn(word, "+"), which = 0;
         while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
             which++;
-        ms_path_t path = *base;
-        if (which < FORMATS) write_format(snapshot, ms_path_add(&path, formats[which].ending), which);
+        if (which < FORMATS) write_format(snapshot, ms_path_add(path, formats[which].ending), which);
+        path->text[path->length = base] = '\0';
         word += length + (word[length] == '+');
     }
 }
@@ -392,10 +393,9 @@ static void check_output(void) {
     errno = saved;
 }
 
-/* Apart from its caller: a search for leaks reads the frames above it, and a long path would be a hole in them in which
- * pointers of functions that returned still stand. */
-static __attribute__((noinline)) void write_snapshot(const ms_snapshot_t *snapshot) {
-    ms_path_t path = {.length = 0};
+/* Once in a process. No room for the path on the stack: a thread that calls exit() may have 16 KiB in all. */
+static MS_COLD void write_snapshot(const ms_snapshot_t *snapshot) {
+    static MS_FAR ms_path_t path;
     ms_path_expand(&path, ms_process.knobs.output);
     write_to(snapshot, &path);
 }

@@ -150,12 +150,13 @@ static int prepare_path(ms_path_t *base) {
 
 /* 0 or the errno value. A file that is there stays as it is: ours gets a number. */
 static int open_file(void) {
-    ms_path_t base;
-    int error = prepare_path(&base);
-    if (ms_path_is_special(base.text)) return open_at(base.text, 0);
+    ms_path_t path;
+    int error = prepare_path(&path);
+    const size_t base = path.length;
+    if (ms_path_is_special(path.text)) return open_at(path.text, 0);
     for (uint64_t number = 1; !error && number < 100000; number++) {
-        ms_path_t path = base;
         char digits[24];
+        path.text[path.length = base] = '\0';
         if (number > 1) ms_path_add(ms_path_add(&path, "."), ms_os_decimal(digits, number));
         error = open_at(ms_path_add(&path, ".bin")->text, O_CREAT | O_EXCL);
         if (error != EEXIST) return error;
@@ -582,6 +583,11 @@ static void in_child(ms_worker_t *self) {
     atomic_fetch_add(&ms_trace_epoch, ready && ms_worker_start(self) == 0 ? 2 : 1);
 }
 
+static MS_COLD int make_directories(void) {
+    ms_path_t base;
+    return prepare_path(&base);
+}
+
 /* `begun`: trace:on; the rings have been filling since the process started. */
 static int start(const char *directory, bool begun) {
     if (ms_trace_is_on() && !begun) return EALREADY;
@@ -592,8 +598,7 @@ static int start(const char *directory, bool begun) {
     log_.end_ns = MS_NULL;
     /* by the knob: not before there is something to write, so that who starts another program at once leaves no empty
      * file */
-    ms_path_t base;
-    int error = begun ? prepare_path(&base) : open_file();
+    int error = begun ? make_directories() : open_file();
     if (error && error != ENXIO) return error;
     error = ms_worker_start(&worker);
     if (error) return error;

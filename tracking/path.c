@@ -48,14 +48,12 @@ bool ms_path_is_special(const char *path) {
     return stat(path, &file) == 0 && !S_ISREG(file.st_mode) && !S_ISDIR(file.st_mode);
 }
 
-int ms_path_make_directories(const char *path) {
-    char part[MS_PATH_ROOM];
-    for (size_t i = 0; path[i] && i < MS_PATH_ROOM - 1; i++) {
-        part[i] = path[i];
-        if (i == 0 || path[i] != '/') continue;
-        part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) return errno;
-        part[i] = '/';
+int ms_path_make_directories(char *path) {
+    for (char *slash = *path ? strchr(path + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        int error = mkdir(path, 0777) != 0 && errno != EEXIST ? errno : 0;
+        *slash = '/';
+        if (error) return error;
     }
     return 0;
 }

@@ -26,8 +26,8 @@ void ms_path_cut(ms_path_t *path, const char *ending);        /* the ending, if 
 /* A device or pipe, say: there, and neither a file nor a directory. */
 bool ms_path_is_special(const char *path);
 
-/* Makes the directories of a path that are missing; 0 or the errno value of what failed. */
-int ms_path_make_directories(const char *path);
+/* Makes the directories of a path that are missing; 0 or the errno value of what failed. The path is as before. */
+int ms_path_make_directories(char *path);
 
 /* The same file under a descriptor out of the way of those that programs count on, in place of `fd`, which may be -1. */
 int ms_path_step_aside(int fd);

@@ -63,9 +63,9 @@ const char *ms_program_name(void) {
 }
 
 static void set_identity(ms_snapshot_t *snapshot, ms_process_row_t *row) {
-    char path[4096];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path);
-    if (length > 0) row->executable = ms_region_text(&snapshot->region, path, (size_t)length);
+    enum { ROOM = 4096 };
+    char *path = ms_region_alloc(&snapshot->region, ROOM);
+    if (path && readlink("/proc/self/exe", path, ROOM - 1) > 0) row->executable = path;
     row->name = ms_program_name();
     size_t bytes;
     char *arguments = ms_region_file(&snapshot->region, "/proc/self/cmdline", &bytes);
