@@ -395,7 +395,7 @@ static void forget_file(void) {
 
 /* The parent's thread may have been anywhere: what it had is left where it is. */
 static void in_child(ms_worker_t *worker) {
-    char path[PATH_ROOM];
+    static MS_FAR char path[PATH_ROOM]; /* fork() may have been called on a stack of 8 KiB */
     int saved = errno;
     ms_interval_path_t *path_again = recorder.path_again;
     forget_file();
