@@ -6,6 +6,7 @@
 #include "alloc/slab.h"
 #include "alloc/thread.h"
 #include "tracking/header.h"
+#include "tracking/process.h"
 
 #include <errno.h>
 #include <string.h>

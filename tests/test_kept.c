@@ -14,8 +14,11 @@
 #include "alloc/lock.h"
 #include "alloc/slab.h"
 #include "alloc/thread.h"
+#include "tracking/process.h"
 
 _Atomic(ms_limit_state_t) ms_limit_state = MS_LIMIT_NONE;
+ms_process_t ms_process;
+
 bool ms_limit_begin_slow(size_t bytes) {
     return bytes != 0;
 }
