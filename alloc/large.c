@@ -511,10 +511,11 @@ static ms_large_t *cache_take_warm(size_t bytes, size_t used) {
     return NULL;
 }
 
-/* What grows by half or more takes pages that are there, and its own go to the cache: the kernel needs longer for a new page than it
- * takes to copy two. Not with junk and the like: who kept the old address is found where nothing is mapped. */
+/* What grows by two fifths or more, as by 1.5 and rounded down, takes pages that are there, and its own go to the cache: the kernel
+ * needs longer for a new page than it takes to copy two. Not with junk and the like: who kept the old address is found where nothing
+ * is mapped. */
 static bool change_mapping(ms_large_t *block, size_t bytes) {
-    if (block->used > 2 * (bytes - block->used) || !may_be_cached(block) || ms_process.paranoid) return false;
+    if (2 * block->used > 5 * (bytes - block->used) || !may_be_cached(block) || ms_process.paranoid) return false;
     ms_lock(MS_LOCK_LARGE);
     ms_large_t *warm = cache_take_warm(bytes, block->used);
     ms_unlock(MS_LOCK_LARGE);
