@@ -38,9 +38,6 @@ const char *const *support_backends(void) {
 bool support_is_memscope(void) {
     return memscope_version != NULL;
 }
-bool support_stress(void) {
-    return getenv("MEMSCOPE_STRESS") != NULL;
-}
 
 uint64_t support_seed(void) {
     const char *given = getenv("MEMSCOPE_SEED");
@@ -96,17 +93,6 @@ size_t support_data(void) {
     return statm(5);
 }
 
-Suite *support_suite(const char *name, const TTest *const *tests, size_t count) {
-    Suite *suite = suite_create(name);
-    for (size_t i = 0; i < count; i++) {
-        TCase *tcase = tcase_create(tests[i]->name);
-        tcase_set_timeout(tcase, support_stress() ? 0 : 240);
-        tcase_add_test(tcase, tests[i]);
-        suite_add_tcase(suite, tcase);
-    }
-    return suite;
-}
-
 /* ThreadSanitizer does not see that a mutex made anew in a child of fork is free. The range of the heap is read plainly,
  * stale or not (alloc/arena.h). */
 #if defined __SANITIZE_THREAD__
@@ -121,12 +107,7 @@ static int run_here(support_suite_t *suite) {
     const char *conf = getenv("MEMSCOPE_CONF");
     printf("MEMSCOPE_CONF=%s\n", conf ? conf : "");
     fflush(stdout);
-    SRunner *runner = srunner_create(suite());
-    srunner_set_fork_status(runner, FORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return support_run_as(suite(), FORK);
 }
 
 static bool run_under(const char *conf) {

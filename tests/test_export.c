@@ -2,7 +2,6 @@
  * edges; python's msgpack, json and zlib are the peers. Generic over ms_table_info[], so that the same tests
  * run over the real model and over every_type/tracking/model.def, which has the types no real table uses. */
 #define _GNU_SOURCE /* memmem */
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1184,10 +1183,7 @@ int main(void) {
         perror(directory);
         return 1;
     }
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int status = support_run(suite());
     remove_directory();
-    return failed != 0;
+    return status;
 }

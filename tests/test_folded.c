@@ -66,9 +66,5 @@ END_TEST
 
 int main(void) {
     const TTest *tests[] = {threads_without_a_number_allocate};
-    SRunner *runner = srunner_create(SUPPORT_SUITE("folded", tests));
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return support_run(SUPPORT_SUITE("folded", tests));
 }

@@ -1,7 +1,6 @@
 /* A large block that two threads freed at the same moment is found out before it is used twice. What two threads do
  * within a few instructions is done here in all orders there are, one after the other; what alloc/large.c calls of the
  * rest of the malloc is a stub. And what the cache of large blocks gives out again. */
-#include <check.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "alloc/lock.h"
 #include "alloc/slab.h"
 #include "alloc/thread.h"
+#include "tests/support.h"
 #include "tracking/process.h"
 
 _Atomic(ms_limit_state_t) ms_limit_state = MS_LIMIT_NONE;
@@ -404,9 +404,5 @@ int main(void) {
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
     for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return support_run(suite);
 }

@@ -1,5 +1,4 @@
 /* ms_os_forget_file(), ms_os_populate() and ms_os_look_touched() against what the kernel says of each page, and against the contents. */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "alloc/os.h"
+#include "tests/support.h"
 
 enum { PAGES = 40 };
 
@@ -137,9 +137,5 @@ int main(void) {
     all = tcase_create("look_touched");
     tcase_add_test(all, touched_pages_are_known);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return support_run(suite);
 }

@@ -1,7 +1,6 @@
 /* The sampler by itself (tracking/sampling.c, compiled in) with fixed seeds: how often blocks of a size are chosen,
  * what the chosen ones stand for, and its logarithm and exponential against libm's. Whole runs: tests/test_sampled.py.
  */
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,16 +240,5 @@ int main(void) {
                             a_change_of_the_mean_adds_no_bias,
                             a_rate_is_a_rate_by_count,
                             no_sampling_samples_nothing};
-    Suite *suite = suite_create("sampling");
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
-        TCase *tcase = tcase_create(tests[i]->name);
-        tcase_set_timeout(tcase, 120);
-        tcase_add_test(tcase, tests[i]);
-        suite_add_tcase(suite, tcase);
-    }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return support_run(SUPPORT_SUITE("sampling", tests));
 }

@@ -1,5 +1,4 @@
 /* The heap of slabs against a model: an array of flags in which the lowest one set is looked for. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "alloc/slab_heap.h"
@@ -68,14 +67,6 @@ START_TEST(unravel_gives_each_once) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("slab heap");
-    TCase *tcase = tcase_create("slab heap");
-    tcase_add_test(tcase, lowest_first);
-    tcase_add_test(tcase, unravel_gives_each_once);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    const TTest *tests[] = {lowest_first, unravel_gives_each_once};
+    return support_run(SUPPORT_SUITE("slab heap", tests));
 }

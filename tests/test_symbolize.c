@@ -1,6 +1,5 @@
 /* How often names are looked up: the module below stands for cli/module.c and counts. What a lookup costs is its own
  * business (libdw's); that it is done once for each place of a module is what this checks. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "cli/module.h"
 #include "cli/symbols.h"
 #include "export/file.h"
+#include "tests/support.h"
 
 #define SITES 10000
 #define DEPTH 20
@@ -151,10 +151,5 @@ int main(void) {
     tcase_add_test(test, each_place_once);
     tcase_add_test(test, nothing_for_nothing);
     suite_add_tcase(suite, test);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    printf("%d passed, %d failed\n", srunner_ntests_run(runner) - failed, failed);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return support_run(suite);
 }

@@ -6,13 +6,13 @@
 #define _GNU_SOURCE
 #include "alloc/os.h"
 #include "tests/collapse.h"
+#include "tests/support.h"
 #include "tracking/stacks.h"
 #include "tracking/unwind.h"
 #include "tracking/unwind_table.h"
 
 #define UNW_LOCAL_ONLY
 #include <alloca.h>
-#include <check.h>
 #include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
@@ -1012,9 +1012,5 @@ int main(void) {
         tcase_add_test(tcase, *tests[i]);
         suite_add_tcase(suite, tcase);
     }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return support_run(suite);
 }

@@ -1,6 +1,5 @@
 /* Verdicts on sites whose history is known: each shape of live bytes over time is played second by second, its slope and
  * mean are worked out from all moments, and the word is compared with what the shape is. */
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,13 +109,5 @@ END_TEST
 
 int main(void) {
     const TTest *tests[] = {growth, bounds, bursts, once, too_little_is_no_verdict};
-    Suite *suite = suite_create("verdict");
-    TCase *tcase = tcase_create("verdict");
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return support_run(SUPPORT_SUITE("verdict", tests));
 }
