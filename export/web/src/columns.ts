@@ -1,7 +1,7 @@
 // Columns of the page's tables. Labels, units and meanings come from model.def through TABLES.
 import { type ColumnInfo, type Int, type TableName, TABLES } from "../build/model.ts";
 import { bdi, h } from "./dom.ts";
-import { bytesParts, count, durationParts, exact, NONE } from "./format.ts";
+import { bytes, bytesParts, count, durationParts, exact, NONE } from "./format.ts";
 
 export type SortValue = Int | string | boolean | null;
 
@@ -54,6 +54,12 @@ export interface NumberOptions<R> {
     sum?: boolean;
     get?: (row: R) => Int | null; // where the row is not a row of the table itself
     note?: (row: R) => string; // after the exact number, in the tooltip
+}
+
+/** What the tooltip of a peak says besides: how far the true one may be off. */
+export function peakNote({ peak_error_bytes: error }: { peak_error_bytes: number | null }): string {
+    if (error === null) return "";
+    return error > 0 ? `; the true peak differs from it by at most ${bytes(error)}` : "; exact";
 }
 
 function fillSum<R>(get: (row: R) => Int | null, unit: string): (cell: HTMLElement, rows: R[]) => void {

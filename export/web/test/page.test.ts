@@ -177,6 +177,12 @@ test("estimates carry their error, exact numbers say so, null says why", async (
             "not measured: timing every allocation would cost more than it tells",
         ),
     );
+    const peaks = await page
+        .locator("#threads > .table tbody td:nth-child(9)")
+        .evaluateAll((cells) => cells.map((cell) => (cell as HTMLElement).title));
+    assert.equal(peaks.filter((title) => title.endsWith("bytes; exact")).length, 1);
+    const bounded = /bytes; the true peak differs from it by at most 64\.0\sKiB$/;
+    assert.equal(peaks.filter((title) => bounded.test(title)).length, tables.threads.length - 1);
     const cpu = page.locator("#threads > .table .none").first();
     assert.equal(await cpu.locator("..").getAttribute("title"), "not measured: the thread had ended");
     await settle(opened);

@@ -290,6 +290,7 @@ function threadRow(next: Random, i: number): Values {
         start_ns: start,
         end_ns: ended ? start + Math.floor((ELAPSED - start) * next()) : null,
         ...use,
+        peak_error_bytes: i === 0 ? 0 : 65_536,
         frees_made_bytes: use.freed_bytes,
         frees_made_blocks: use.freed_blocks,
         freed_by_others_bytes: Math.floor(use.freed_bytes * 0.1),

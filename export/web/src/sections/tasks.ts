@@ -1,8 +1,8 @@
 // The tree of tasks. Plain columns are the task's own; those of the subtree include its descendants.
-import { type Column, number, text } from "../columns.ts";
+import { type Column, number, peakNote, text } from "../columns.ts";
 import { type Context, section, whenEmpty } from "../context.ts";
 import { h } from "../dom.ts";
-import { bytes, count, plural } from "../format.ts";
+import { count, plural } from "../format.ts";
 import { lifeColumn } from "../spans.ts";
 import { TableView } from "../table.ts";
 import { type TaskNode, taskTree } from "../tasks.ts";
@@ -44,10 +44,6 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
         options = {},
     ): Column<TaskNode> => number("tasks", column, reasons, { label, meaning, get, ...options });
     const summed = { sum: true, bar: true };
-    const error = (node: TaskNode): string =>
-        node.task.peak_error_bytes > 0
-            ? `; the true peak differs from it by at most ${bytes(node.task.peak_error_bytes)}`
-            : "; exact";
     return [
         nameColumn(),
         own("id"),
@@ -65,7 +61,7 @@ function columns({ snapshot, reasons }: Context): Column<TaskNode>[] {
             { bar: true },
         ),
         own("allocated_blocks", { sum: true }),
-        own("peak_bytes", { note: error }),
+        own("peak_bytes", { note: (node: TaskNode) => peakNote(node.task) }),
         subtree(
             "peak_bytes",
             "subtree peak ≤",

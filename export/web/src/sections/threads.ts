@@ -1,6 +1,6 @@
 // Threads, and who frees whose memory.
 import type { Int } from "../../build/model.ts";
-import { type Column, number, text } from "../columns.ts";
+import { type Column, number, peakNote, text } from "../columns.ts";
 import { type Context, section, whenEmpty } from "../context.ts";
 import { append, bdi, h } from "../dom.ts";
 import { bytes, count, exact, plural } from "../format.ts";
@@ -33,7 +33,7 @@ function columns({ snapshot, reasons }: Context): Column<Thread>[] {
         of("live_blocks", { sum: true }),
         of("allocated_bytes", summed),
         of("allocated_blocks", { sum: true }),
-        of("peak_bytes"),
+        of("peak_bytes", { note: peakNote }),
         of("frees_made_bytes", { sum: true }),
         of("freed_by_others_bytes", { sum: true }),
         of("slabs", { sum: true }),
