@@ -122,11 +122,7 @@ void ms_calibration_freed(ms_arena_t *arena, uint32_t site, uint32_t natural, ui
 MS_COLD void ms_calibration_taken_back(ms_arena_t *arena, uint32_t site, uint32_t natural, size_t size, double weight) {
     ms_sample_pair_t *pair = pair_of(arena, site, natural);
     ms_sample_flow_t *flow = !pair ? NULL : pair->owner == arena ? &pair->own : others_of(pair);
-    if (!flow) return;
-    if (flow == &pair->own)
-        add(&flow->allocated, size, weight, -1, true);
-    else
-        add(&flow->allocated, size, weight, -1, false);
+    if (flow) add(&flow->allocated, size, weight, -1, flow == &pair->own);
 }
 
 void ms_calibration_named(uint32_t natural) { atomic_fetch_add_explicit(&moves[natural].in, 1, memory_order_relaxed); }
