@@ -101,6 +101,14 @@ static int64_t list_length(const ms_arena_t *arena, uint32_t class) {
     return arena->listed[class] + (int64_t)(frees_of(arena, class) - arena->lists[class].allocated);
 }
 
+/* Slabs that others gave back come off the count first. */
+static int64_t blocks_cut(ms_arena_t *arena, uint32_t class) {
+    _Atomic(uint32_t) *reclaimed = &arena->reclaimed_cut[class];
+    if (ms_unlikely(atomic_load_explicit(reclaimed, memory_order_relaxed)))
+        arena->cut[class] -= atomic_exchange_explicit(reclaimed, 0, memory_order_relaxed);
+    return arena->cut[class];
+}
+
 /* Where there are many threads most of them wait, and what they keep meanwhile is of no use: of an arena that holds more than
  * its part in slabs, a class goes whose blocks are all free. The free of the last one is looked at, as far as that can be told. */
 #define GIVE_UP_MIN ((int64_t)8192) /* bytes of a class: so much is freed between two looks, doubled by every fourth look in a second, */
@@ -114,8 +122,8 @@ static bool has_too_much(const ms_arena_t *arena) {
 }
 
 static MS_COLD int64_t room_among_many(ms_arena_t *arena, uint32_t class, int64_t length, int64_t room) {
-    int64_t stride = (int64_t)ms_class_stride(class), live = arena->cut[class] - length;
-    if (arena->cut[class] * stride < GIVE_UP_MIN) return room;
+    int64_t stride = (int64_t)ms_class_stride(class), cut = blocks_cut(arena, class), live = cut - length;
+    if (cut * stride < GIVE_UP_MIN) return room;
     int64_t few = (GIVE_UP_MIN << arena->looks[class] / 4) / stride;
     bool waits_for_last = live > 0 && length >= few && !arena->waits_for_last[class]; /* once */
     arena->waits_for_last[class] = waits_for_last && live < few;
@@ -343,14 +351,6 @@ static void list_flush(ms_arena_t *arena, uint32_t class, int64_t keep) {
         }
     }
     list_lengthen(arena, class, -count);
-}
-
-/* Slabs that others gave back come off the count first. */
-static int64_t blocks_cut(ms_arena_t *arena, uint32_t class) {
-    _Atomic(uint32_t) *reclaimed = &arena->reclaimed_cut[class];
-    if (ms_unlikely(atomic_load_explicit(reclaimed, memory_order_relaxed)))
-        arena->cut[class] -= atomic_exchange_explicit(reclaimed, 0, memory_order_relaxed);
-    return arena->cut[class];
 }
 
 /* Whether every block of the class is in the arena's list or in its slabs. */
