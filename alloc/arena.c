@@ -992,8 +992,7 @@ static void *allocate_any(ms_arena_t *arena, request_t *request) {
     return allocate_extended(arena, request);
 }
 
-/* Nothing to be had: what is free in other places and shapes goes back, and may come again in the right one. */
-static MS_COLD bool give_all_back(ms_arena_t *arena) {
+MS_COLD void ms_arena_give_all_back(ms_arena_t *arena) {
     ms_arena_drain(arena);
     ms_arena_flush_all(arena);
     ms_thread_trim_orphans();
@@ -1019,7 +1018,10 @@ static MS_COLD void *refuse_in_handler(void) {
 static void *allocate_settled(ms_arena_t *arena, request_t *request) {
     if (is_exact()) look_at_clock(arena);
     void *payload = allocate_any(arena, request);
-    if (ms_unlikely(!payload) && give_all_back(arena)) payload = allocate_any(arena, request);
+    if (ms_unlikely(!payload)) {
+        ms_arena_give_all_back(arena);
+        payload = allocate_any(arena, request);
+    }
     if (ms_unlikely(!payload)) {
         arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
         return refuse();
@@ -1041,7 +1043,9 @@ static void *allocate_counted(ms_arena_t *arena, request_t *request) {
 /* The memory of a large block comes before its count: a request for more than there is must not raise a peak. */
 static bool large_comes(ms_arena_t *arena, request_t *request) {
     request->large = large_memory(arena, request);
-    if (!request->large && give_all_back(arena)) request->large = large_memory(arena, request);
+    if (request->large) return true;
+    ms_arena_give_all_back(arena);
+    request->large = large_memory(arena, request);
     return request->large != NULL;
 }
 
@@ -1682,7 +1686,7 @@ static void *resize_or_give_back(ms_block_facts_t *old, size_t size, const ms_ca
     void *payload = resize_in_place(old, size, from);
     if (ms_unlikely(!payload && old->large && errno == ENOMEM)) {
         ms_arena_t *arena = ms_arena_enter();
-        give_all_back(arena);
+        ms_arena_give_all_back(arena);
         ms_arena_leave(arena);
         payload = resize_in_place(old, size, from);
     }

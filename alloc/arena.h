@@ -517,6 +517,9 @@ size_t ms_arena_listed_bytes(const ms_arena_t *arena);
 /* Every free block back to its slab, every empty slab to the pool, large blocks to their cache. The arena's own thread, or MS_LOCK_THREADS on an orphan. */
 void ms_arena_flush_all(ms_arena_t *arena);
 void ms_arena_flush_spare(ms_arena_t *arena); /* its spare slabs go to the pool */
+/* All that is free anywhere goes back to the system: where nothing is to be had, it may come again in the right place and shape.
+ * The arena entered. */
+void ms_arena_give_all_back(ms_arena_t *arena);
 
 /* In front of the inner payload of an aligned or sampled block, at the block's own payload. */
 typedef struct ms_extension {

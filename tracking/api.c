@@ -60,13 +60,8 @@ ms_summary_t ms_summary(void) {
 int ms_trim(void) {
     uint64_t before = ms_slab_mapped_bytes() + ms_large_totals().cached_bytes;
     ms_arena_t *arena = ms_arena_enter();
-    ms_arena_drain(arena);
-    ms_arena_flush_all(arena);
+    ms_arena_give_all_back(arena);
     ms_arena_leave(arena);
-    ms_thread_trim_orphans();
-    ms_large_trim();
-    ms_slab_trim();
-    ms_backend_trim();
     return ms_slab_mapped_bytes() + ms_large_totals().cached_bytes < before;
 }
 
