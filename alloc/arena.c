@@ -723,6 +723,8 @@ void ms_arena_rearm(ms_arena_t *arena) {
     countdown_begin(arena);
 }
 
+static bool is_exact(void) { return ms_process.sites == MS_SITES_EVERY; }
+
 static __attribute__((noinline)) void change_live(int64_t delta) {
     int64_t live = atomic_fetch_add_explicit(&ms_process.live_bytes, delta, memory_order_relaxed) + delta;
     if (delta <= 0) return;
@@ -731,7 +733,7 @@ static __attribute__((noinline)) void change_live(int64_t delta) {
 }
 
 static inline void settle_process(ms_arena_t *arena, const ms_flow_t *flow) {
-    if (ms_process.sites == MS_SITES_EVERY) return; /* each event has done so */
+    if (is_exact()) return; /* each event has done so */
     uint64_t freed = flow->freed_bytes + arena->other_freed_bytes + arena->foreign_freed_bytes;
     uint64_t gained = flow->allocated_bytes - arena->settled.allocated_bytes, lost = freed - arena->settled.freed_bytes;
     arena->settled.allocated_bytes = flow->allocated_bytes;
@@ -860,8 +862,6 @@ typedef struct request {
 /* Whether its fast paths are open: an event does not have to be looked at. */
 static inline bool expects_blocks(const ms_arena_t *arena, ms_origin_t origin) { return (uint32_t)arena->expect[origin] != 0; }
 
-static bool is_exact(void) { return ms_process.sites == MS_SITES_EVERY; }
-
 /* In mode exact each event has its time. */
 static void look_at_clock(ms_arena_t *arena) {
     uint64_t now = ms_process_milliseconds();
@@ -887,6 +887,7 @@ static uint32_t every_site(ms_arena_t *arena, request_t *request) {
 static inline void write_header(ms_arena_t *arena, void *payload, size_t size, uint32_t flags, uint32_t site, ms_origin_t origin) {
     flags |= MS_FLAG_LIVE | origin;
     uint32_t list = size ? ms_list_of(ms_class_of(size)) : 0;
+    if (size > MS_FAST_MAX) flags |= MS_FLAG_MEDIUM;
     if (site || size == 0) flags |= MS_FLAG_SPECIAL;
     ms_close(ms_header_of(payload), (ms_facts_t){.word0 = arena->birth | ms_word0(site ? site : list, 0, size),
                                                  .identity = ms_identity(ms_arena_task(arena), arena->code, flags)});
@@ -959,20 +960,17 @@ static void *allocate_extended(ms_arena_t *arena, request_t *request) {
         extension->sample_site = sample_site(arena, request, extension->sample_weight, class);
     }
     uint32_t site = every_site(arena, request);
-    uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
-    write_header(arena, base, whole, MS_FLAG_EXTENDED | medium, site, request->origin);
+    write_header(arena, base, whole, MS_FLAG_EXTENDED, site, request->origin);
     ms_close(ms_header_of(inner), inner_facts(arena->code, extension->inner));
     count_birth(arena, site, base, request->size);
     return inner;
 }
 
 static void *allocate_plain(ms_arena_t *arena, request_t *request) {
-    uint32_t class = ms_class_of(request->size);
-    void *payload = take_block(arena, class);
+    void *payload = take_block(arena, ms_class_of(request->size));
     if (!payload) return NULL;
     uint32_t site = every_site(arena, request);
-    uint32_t medium = class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0;
-    write_header(arena, payload, request->size, medium, site, request->origin);
+    write_header(arena, payload, request->size, 0, site, request->origin);
     count_birth(arena, site, payload, request->size);
     return payload;
 }
@@ -999,7 +997,6 @@ MS_COLD void ms_arena_give_all_back(ms_arena_t *arena) {
     ms_large_trim();
     ms_slab_trim();
     ms_backend_trim();
-    return true;
 }
 
 static void *refuse(void) {
@@ -1157,7 +1154,7 @@ static inline void *allocate_exact(ms_arena_t *arena, size_t size, ms_origin_t o
     arena->lists[class].allocated++;
     void *payload = list_pop(arena, class);
     uint32_t site = ms_site_capture(arena, from);
-    write_header(arena, payload, size, class >= MS_FAST_CLASSES ? MS_FLAG_MEDIUM : 0, site, origin);
+    write_header(arena, payload, size, 0, site, origin);
     ms_exact_allocated(arena, site, payload, size);
     arena->allocated_blocks++;
     return payload;
@@ -1613,7 +1610,7 @@ __attribute__((noinline)) void ms_release_sized_slow(void *payload, ms_origin_t 
 static uint32_t site_after(ms_arena_t *arena, const ms_block_facts_t *old, const ms_caller_t *from) {
     uint32_t site = ms_facts_site(old->facts);
     if (site >= MS_SITE_VARIABLES) return site;
-    return ms_process.sites == MS_SITES_EVERY ? ms_site_capture(arena, from) : 0;
+    return is_exact() ? ms_site_capture(arena, from) : 0;
 }
 
 /* The block stays and is `size` bytes from now on: counted as freed and allocated again, in this order, since the two are
@@ -1630,8 +1627,7 @@ static bool resize_counted(ms_arena_t *arena, const ms_block_facts_t *old, void 
     bool sampled = arena->countdown < 0 && due(arena);
     list->allocated++;
     arena->allocated_blocks++;
-    write_header(arena, payload, old->large ? 0 : size, flags & (MS_FLAG_LARGE | MS_FLAG_MEDIUM), site,
-                 (ms_origin_t)(flags & MS_FLAG_ORIGIN));
+    write_header(arena, payload, old->large ? 0 : size, flags & MS_FLAG_LARGE, site, (ms_origin_t)(flags & MS_FLAG_ORIGIN));
     count_birth(arena, site, payload, size);
     if (site && !is_exact()) ms_calibration_named(class);
     if (ms_unlikely(arena->tracing)) ms_trace_resized(arena, old->base, old->size, payload, size, site);
@@ -1766,11 +1762,7 @@ static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t s
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
     if (ms_unlikely((ms_facts_flags(old.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &old, origin);
-    if (ms_unlikely(size > PTRDIFF_MAX)) {
-        atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
-        errno = ENOMEM;
-        return NULL;
-    }
+    if (ms_unlikely(size > PTRDIFF_MAX)) return refuse();
     void *stays = must_move(payload, &old) ? NULL : resize_or_give_back(&old, size, &caller);
     if (ms_unlikely(stays && ms_process.paranoid)) ms_paranoia_resized(stays, old.size);
     if (stays) return stays;
