@@ -217,7 +217,7 @@ static int write_beside(const ms_document_t *document, const char *path) {
     if (target == NULL) target = ms_format("%s", path);
     int directory = (int)(ms_base_name(target) - target); /* its name may already be as long as names can be */
     char *beside = ms_format("%.*s.memscope-%ld.tmp", directory, target, (long)getpid());
-    int error = write_and_close(document, &writer, ms_writer_open(&writer, beside));
+    int error = write_and_close(document, &writer, ms_writer_open(&writer, beside, true));
     if (error == 0 && rename(beside, target) != 0) error = errno;
     if (error != 0) unlink(beside);
     free(beside);
@@ -232,7 +232,7 @@ int ms_write_document(const ms_document_t *document, const char *path) {
     if (standard_output)
         error = write_and_close(document, &writer, ms_writer_fd(&writer, STDOUT_FILENO));
     else if (is_special(path))
-        error = write_and_close(document, &writer, ms_writer_open(&writer, path));
+        error = write_and_close(document, &writer, ms_writer_open(&writer, path, true));
     else
         error = write_beside(document, path);
     if (error != 0) ms_complain("cannot write %s: %s", standard_output ? "to standard output" : path, strerror(error));

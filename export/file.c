@@ -14,7 +14,7 @@ static int write_file(const ms_model_t *model, const char *path, ms_format_t for
     static int (*const export[])(const ms_model_t *, ms_writer_t *) = {
         [MS_FORMAT_MSGPACK] = ms_export_msgpack, [MS_FORMAT_JSON] = ms_export_json, [MS_FORMAT_HTML] = ms_export_html};
     ms_writer_t writer;
-    int error = ms_writer_open(&writer, path);
+    int error = ms_writer_open(&writer, path, false);
     if (error == 0) error = export[format](model, &writer);
     int closed = ms_writer_close(&writer);
     return error != 0 ? error : closed;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 static int drain_fd(void *context, const void *bytes, size_t n) {
@@ -54,13 +55,26 @@ int ms_open_aside(const char *path, int flags) {
     return fd;
 }
 
-int ms_writer_open(ms_writer_t *writer, const char *path) {
+#define READER_LOOKS 100
+#define READER_PAUSE_NS 10000000
+
+/* After an open() that failed. A pipe that nobody reads yet is tried for a second. */
+static bool is_worth_a_try(int *looks) {
+    if (errno == EINTR) return true;
+    if (errno != ENXIO || ++*looks > READER_LOOKS) return false;
+    nanosleep(&(struct timespec){.tv_nsec = READER_PAUSE_NS}, NULL);
+    return true;
+}
+
+int ms_writer_open(ms_writer_t *writer, const char *path, bool waits) {
     /* The buffer first: a process out of memory must not truncate the file it cannot then write. */
     if (ms_writer_fd(writer, -1) != 0) return writer->error;
+    int looks = 0;
     do {
-        writer->fd = ms_open_aside(path, O_WRONLY | O_CREAT | O_TRUNC);
-    } while (writer->fd < 0 && errno == EINTR);
+        writer->fd = ms_open_aside(path, O_WRONLY | O_CREAT | O_TRUNC | (waits ? 0 : O_NONBLOCK));
+    } while (writer->fd < 0 && is_worth_a_try(&looks));
     if (writer->fd < 0) return writer->error = errno;
+    if (!waits) fcntl(writer->fd, F_SETFL, 0); /* a reader may be slow */
     writer->owns_fd = true;
     return 0;
 }

@@ -1,5 +1,5 @@
 /* A buffered byte sink, safe inside a process whose heap is being described: it never calls malloc or stdio, only
- * mmap, open, write, close and munmap.
+ * mmap, open, fcntl, nanosleep, write, close and munmap.
  *
  * The caller owns the ms_writer_t (usually on the stack); its 64 KiB buffer is mapped by the opening call and unmapped
  * by ms_writer_close(), which must follow every opening call, failed ones too.
@@ -33,8 +33,9 @@ typedef struct ms_writer {
 int ms_open_aside(const char *path, int flags);
 
 /* Creates or truncates the file at `path` (mode 0666 & ~umask, close-on-exec). A directory is EISDIR and stays as it
- * is. Returns 0 or the errno value, which also sticks to the writer. */
-int ms_writer_open(ms_writer_t *writer, const char *path);
+ * is. A pipe that nobody reads is waited for; for a second only, and then ENXIO, unless `waits`. Returns 0 or the errno
+ * value, which also sticks to the writer. */
+int ms_writer_open(ms_writer_t *writer, const char *path, bool waits);
 
 /* Writes to an open descriptor, which stays open after ms_writer_close(). Returns 0 or errno. */
 int ms_writer_fd(ms_writer_t *writer, int fd);

@@ -169,6 +169,15 @@ def knob_output():
         out, errors, status, _ = probe(conf, "usable", snapshot=False)
         check(status == 0 and "done" in out, f"{conf}: exit status {status}")
         check(errors.startswith("memscope: ") and errors.count("\n") == 1 and path in errors, f"{conf}: {errors!r}")
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "pipe.json")
+        os.mkfifo(path)
+        out, errors, status, _ = probe(f"output:{path}", "usable", snapshot=False)
+        check(status == 0 and errors == f"memscope: cannot write {path}: nobody reads it\n", f"a pipe without a reader: {errors!r}")
+        with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as reader:
+            out, errors, status, _ = probe(f"output:{path}", "usable", snapshot=False)
+            data = json.loads(reader.communicate(timeout=120)[0])
+        check(status == 0 and errors == "" and data["totals"], f"a pipe with a reader: exit status {status}, {errors!r}")
 
 
 def knob_formats():
@@ -311,6 +320,15 @@ def knob_conf():
             file.write("mode:exact\nnonsense:1\n")
         out, errors, status, _ = probe(f"conf:{path}", "usable", snapshot=False)
         check(status == 0 and errors.count("\n") == 1 and "nonsense" in errors, f"a bad line in a file: {errors!r}")
+        pipe = os.path.join(directory, "pipe")
+        os.mkfifo(pipe)
+        out, errors, status, _ = probe(f"conf:{pipe}", "usable", snapshot=False)
+        check(status == 0 and errors == f"memscope: conf:{pipe}: nobody writes to this pipe; ignored\n", f"{errors!r}")
+        with subprocess.Popen(["tee", pipe], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
+            writer.stdin.write(b"mode:exact\n")
+            writer.stdin.flush()
+            check(snapshot(f"conf:{pipe}")["process"]["mode"] == "exact", "conf: what is written to a pipe is lost")
+            writer.stdin.close()
         for line in ("mode:exact,guard:on", "output:a,b.json", "mode:exact,"):
             with open(path, "w", encoding="utf-8") as file:
                 file.write(f"{line}  # one\nmode:task # two, with a comma\n")

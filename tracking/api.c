@@ -295,7 +295,8 @@ static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, s
     int error;
     bool recorded = formats[which].format == MS_FORMAT_MSGPACK && ms_interval_finish(snapshot, path->text, &error);
     if (!recorded) error = write_file(snapshot, path->text, formats[which].format);
-    if (error) ms_os_say("cannot write ", path->text, ": ", strerrordesc_np(error), NULL);
+    const char *why = error == ENXIO ? "nobody reads it" : strerrordesc_np(error); /* a pipe */
+    if (error) ms_os_say("cannot write ", path->text, ": ", why, NULL);
 }
 
 /* Each word of "memscope+json+html". */

@@ -3,7 +3,9 @@
 #include "alloc/os.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 const char *const ms_knob_source_names[] = {"default", "file", "environment", "api"};
@@ -272,14 +274,30 @@ static bool parse_line(char *line, ms_knob_values_t *values, ms_knob_source_t so
     return length == 0 || parse_entry(line, length, MS_SOURCE_FILE, values, sources, complain, context);
 }
 
+#define WRITER_MS 1000 /* so long somebody may take to open a pipe and write to it */
+
+/* Bytes read. A pipe is read to what its writer gives first; one that has none would hold the program up for ever. */
+static ssize_t read_file(const char *path, char *text, size_t room, const char **problem) {
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat status;
+    struct pollfd wanted = {.fd = file, .events = POLLIN};
+    bool is_pipe = file >= 0 && fstat(file, &status) == 0 && S_ISFIFO(status.st_mode);
+    if (is_pipe) poll(&wanted, 1, WRITER_MS);
+    ssize_t bytes = file < 0 ? -1 : read(file, text, room);
+    if (file >= 0) close(file);
+    if (bytes < 0) *problem = "cannot read this file";
+    if (is_pipe && bytes <= 0) *problem = "nobody writes to this pipe";
+    return bytes;
+}
+
 bool ms_knobs_parse_file(const char *path, ms_knob_values_t *values, ms_knob_source_t sources[MS_KNOB_ID_COUNT],
                          ms_knob_complaint_t *complain, void *context) {
     char text[16384];
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0) close(file);
-    if (bytes < 0 || bytes == (ssize_t)sizeof text - 1) {
-        complain(context, "conf", path, bytes < 0 ? "cannot read this file" : "file longer than 16 KiB", NULL);
+    const char *problem = NULL;
+    ssize_t bytes = read_file(path, text, sizeof text - 1, &problem);
+    if (bytes == (ssize_t)sizeof text - 1) problem = "file longer than 16 KiB";
+    if (problem) {
+        complain(context, "conf", path, problem, NULL);
         return false;
     }
     text[bytes] = '\0';

@@ -274,7 +274,8 @@ int memscope_check(memscope_limit_t limit, const memscope_checkpoint_t *since, u
 /* Writes "memscope: FILE:LINE: MESSAGE" to stderr and aborts. */
 void memscope_check_failed(const char *file, int line, const char *message) __attribute__((noreturn));
 
-/* Writes a snapshot to exactly this path (truncated first). Returns 0 or the errno value of what failed, EINVAL for NULL. */
+/* Writes a snapshot to exactly this path (truncated first). Returns 0 or the errno value of what failed, EINVAL for NULL,
+ * ENXIO for a pipe that nobody reads within a second. */
 int memscope_export_msgpack(const char *path);
 int memscope_export_json(const char *path);
 int memscope_export_html(const char *path);
