@@ -183,6 +183,11 @@ def knob_output():
 def knob_formats():
     left, _ = files_left("output:x,formats:json+html+memscope")
     check(sorted(left) == ["x.html", "x.json", "x.memscope"], f"three formats leave {sorted(left)}")
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "taken")
+        os.mkdir(f"{path}.json")
+        out, errors, status, _ = probe(f"output:{path},formats:json+json", "usable", snapshot=False)
+        check(status == 0 and errors.count("cannot write") == 1, f"a format named twice: {errors!r}")
     left, _ = files_left("output:x,formats:json")
     check(list(left) == ["x.json"], f"formats:json leaves {list(left)}")
     for words in ("xml", "json+xml"):

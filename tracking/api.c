@@ -299,20 +299,6 @@ static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, s
     if (error) ms_os_say("cannot write ", path->text, ": ", why, NULL);
 }
 
-/* Each word of "memscope+json+html". */
-static void write_formats(const ms_snapshot_t *snapshot, ms_path_t *path) {
-    const char *word = ms_process.knobs.formats;
-    const size_t base = path->length;
-    while (*word) {
-        size_t length = strcspn(word, "+"), which = 0;
-        while (which < FORMATS && (strlen(formats[which].name) != length || strncmp(formats[which].name, word, length) != 0))
-            which++;
-        if (which < FORMATS) write_format(snapshot, ms_path_add(path, formats[which].ending), which);
-        path->text[path->length = base] = '\0';
-        word += length + (word[length] == '+');
-    }
-}
-
 /* Whether the knob `formats` has this word. */
 static bool has_format(const char *name) {
     size_t length = strlen(name);
@@ -330,33 +316,26 @@ static size_t first_format(void) {
     return 0;
 }
 
-/* A device or pipe is written to as it is. The ending of the path says the format unless `formats` was set. */
-static bool is_one_format(const ms_path_t *path, size_t ending) {
-    return ms_path_is_special(path->text) || (ending < FORMATS && ms_process_knob_sources[MS_KNOB_formats] == MS_SOURCE_DEFAULT);
-}
-
-static void write_to(const ms_snapshot_t *snapshot, ms_path_t *path) {
+/* What the knob `output` names. The one format that is written there: that of the path's ending, unless `formats` was set; to a
+ * device or pipe, which is written to as it is, the first of the knob without an ending. FORMATS: each of the knob is, with an
+ * ending of its own. */
+static size_t output_path(ms_path_t *path) {
+    path->length = 0;
+    ms_path_expand(path, ms_process.knobs.output);
     size_t ending = format_of_ending(path);
-    if (is_one_format(path, ending)) {
-        write_format(snapshot, path, ending < FORMATS ? ending : first_format());
-        return;
-    }
-    if (ending < FORMATS) ms_path_cut(path, formats[ending].ending);
-    write_formats(snapshot, path);
+    if (ms_path_is_special(path->text)) return ending < FORMATS ? ending : first_format();
+    if (ending == FORMATS || ms_process_knob_sources[MS_KNOB_formats] == MS_SOURCE_DEFAULT) return ending;
+    ms_path_cut(path, formats[ending].ending);
+    return FORMATS;
 }
 
-/* The path of the .memscope file that write_to() will write; false: none, or a device. */
+/* The path of the .memscope file that write_snapshot() will write; false: none, or a device. */
 static bool snapshot_path(char *text, size_t bytes) {
-    ms_path_t path = {.length = 0};
-    ms_path_expand(&path, ms_process.knobs.output);
-    size_t ending = format_of_ending(&path);
-    if (is_one_format(&path, ending)) {
-        if (ms_path_is_special(path.text) || formats[ending].format != MS_FORMAT_MSGPACK) return false;
-    } else {
-        if (ending < FORMATS) path.text[path.length -= strlen(formats[ending].ending)] = '\0';
-        if (!has_format("memscope")) return false;
-        ms_path_add(&path, ".memscope");
-    }
+    ms_path_t path;
+    size_t one = output_path(&path);
+    if (ms_path_is_special(path.text)) return false;
+    if (one < FORMATS ? formats[one].format != MS_FORMAT_MSGPACK : !has_format("memscope")) return false;
+    if (one == FORMATS) ms_path_add(&path, ".memscope");
     if (path.length >= bytes) return false;
     memcpy(text, path.text, path.length + 1);
     return true;
@@ -392,8 +371,13 @@ static void check_output(void) {
 /* Once in a process. No room for the path on the stack: a thread that calls exit() may have 16 KiB in all. */
 static MS_COLD void write_snapshot(const ms_snapshot_t *snapshot) {
     static MS_FAR ms_path_t path;
-    ms_path_expand(&path, ms_process.knobs.output);
-    write_to(snapshot, &path);
+    size_t one = output_path(&path), length = path.length;
+    if (one < FORMATS) write_format(snapshot, &path, one);
+    for (size_t which = 0; which < FORMATS && one == FORMATS; which++) {
+        if (!has_format(formats[which].name)) continue;
+        path.length = length;
+        write_format(snapshot, ms_path_add(&path, formats[which].ending), which);
+    }
 }
 
 static void begin_trace(void) {
