@@ -1,8 +1,10 @@
 /* Does what a knob is said to change and tells what happened, a word a line: for test_knobs.py.
  * Usage: knob_probe WHAT [PATH] */
+#include <errno.h>
 #include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +96,17 @@ static void ask(void) {
     free(second);
 }
 
+/* A heap that outgrows the size from which it needs another backing, whose start is no failure of any malloc. */
+static void grow(void) {
+    bool kept_errno = true;
+    for (size_t i = 0; i < 1500; i++) {
+        errno = 4711;
+        kept = malloc(65536);
+        kept_errno &= kept && errno == 4711;
+    }
+    printf("errno %s\n", kept_errno ? "kept" : "changed");
+}
+
 /* exit() in a thread with the smallest stack there may be. */
 static void *leave(void *unused) {
     printf("leaving\n");
@@ -119,6 +132,7 @@ int main(int argc, char **argv) {
     if (strcmp(what, "mismatch") == 0) mismatch();
     if (strcmp(what, "ask") == 0) ask();
     if (strcmp(what, "leave") == 0) leave_from_thread();
+    if (strcmp(what, "grow") == 0) grow();
     printf("done\n");
     if (argc > 2) return memscope_export_json(argv[2]);
     return 0;

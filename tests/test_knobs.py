@@ -94,6 +94,10 @@ def knob_backend():
     if "#define MS_HAVE_JEMALLOC 1" in config:
         used = snapshot("mode:hybrid")["process"]["backend"]
         check(used == "system (jemalloc from 64 MiB)", f"a small program is not on the system backing but on {used}")
+        for conf in ("mode:hybrid", "backend:jemalloc"):
+            output, _, _, data = probe(conf, "grow")
+            check(data["process"]["backend"] == "jemalloc", f"{conf}: a large heap is not on jemalloc")
+            check("errno kept" in output, f"{conf}: the start of jemalloc is seen in errno")
 
 
 def stack_lengths(conf):

@@ -1363,6 +1363,24 @@ START_TEST(an_ended_thread_keeps_name_and_time) {
 }
 END_TEST
 
+/* Those that have no row of their own any more have their time in the row of all of them, as a sum. */
+static void *come_and_go(void *unused) {
+    free(malloc(100));
+    return unused;
+}
+
+START_TEST(threads_without_a_row_keep_their_time) {
+    enum { WORKERS = 2, OTHERS = 600 }; /* more than keep their rows */
+    if (!is_counted()) return;
+    for (int i = 0; i < WORKERS; i++) join(start(work_and_change_name, NULL));
+    for (int i = 0; i < OTHERS; i++) join(start(come_and_go, NULL));
+    char *text = exported_json(), *row = strstr(text, "\"(signal handlers, ended threads)\"");
+    ck_assert_ptr_null(strstr(text, "\"the late name\""));
+    ck_assert_uint_ge(number_after(row, "\"cpu_ns\": "), WORKERS * WORK_NS);
+    free(text);
+}
+END_TEST
+
 /* Room behind a block was never asked for, or was and went back: it is no slack, once the block is small. */
 START_TEST(what_a_block_shrank_by_is_gone) {
     if (!is_counted()) return;
@@ -1450,6 +1468,7 @@ static Suite *suite(void) {
                             a_cancelled_thread_searches_to_the_end,
                             exports_leave_a_thread_cancellable,
                             an_ended_thread_keeps_name_and_time,
+                            threads_without_a_row_keep_their_time,
                             what_a_block_shrank_by_is_gone,
                             a_sampled_block_that_grows_is_freed_once};
     return SUPPORT_SUITE("threads", tests);
