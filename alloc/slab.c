@@ -4,7 +4,6 @@
 #include "alloc/limit.h"
 #include "alloc/lock.h"
 
-#include <errno.h>
 #include <string.h>
 
 ms_header_t ms_list_end_header[2] = {{0, 0}, {0, 0}}; /* not MS_FREE_MARK apart */

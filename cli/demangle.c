@@ -5,8 +5,6 @@
 
 #include "config.h"
 
-#include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/files.h"

@@ -2,7 +2,6 @@
 #include "cli/diff.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/command.h"

@@ -4,7 +4,6 @@
 #ifndef MS_CLI_EVENTS_H
 #define MS_CLI_EVENTS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -2,7 +2,6 @@
  * section is then left out. */
 #include "cli/summary.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,7 +5,6 @@
 #define MS_CLI_SUPPRESS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #include "tracking/model.h"
 

@@ -5,7 +5,6 @@
 #ifndef MS_CLI_TEXT_H
 #define MS_CLI_TEXT_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -2,7 +2,6 @@
 #include "cli/summary.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/files.h"
 #include "cli/site_name.h"

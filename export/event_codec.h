@@ -3,7 +3,6 @@
 #define MS_EXPORT_EVENT_CODEC_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "export/unpack.h"

@@ -1,8 +1,6 @@
 /* See json.h. */
 #include "export/json.h"
 
-#include <string.h>
-
 #include "export/msgpack.h"
 #include "export/number.h"
 #include "export/utf8.h"

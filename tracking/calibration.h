@@ -17,8 +17,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "alloc/size_class.h"
-
 struct ms_arena;
 
 /* Of sampled blocks, when they are allocated and when they are freed. */

@@ -1,9 +1,7 @@
 #include "tracking/checkpoint.h"
 #include "alloc/lock.h"
-#include "alloc/thread.h"
 #include "tracking/process.h"
 #include "tracking/report.h"
-#include "tracking/sites.h"
 #include "tracking/stacks.h"
 #include "tracking/variables.h"
 

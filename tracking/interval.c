@@ -1,8 +1,6 @@
 #define _GNU_SOURCE
 #include "tracking/interval.h"
-#include "alloc/lock.h"
 #include "alloc/os.h"
-#include "alloc/thread.h"
 #include "export/crc32.h"
 #include "export/file.h"
 #include "export/msgpack.h"

@@ -4,7 +4,6 @@
 
 #include <stdint.h>
 
-#include "alloc/arena.h"
 #include "memscope/memscope.h"
 
 typedef struct ms_summary {

@@ -7,7 +7,6 @@
 #include "tracking/worker.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <link.h>
 #include <string.h>

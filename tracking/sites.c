@@ -1,6 +1,5 @@
 #include "tracking/sites.h"
 #include "alloc/large.h"
-#include "alloc/lock.h"
 #include "alloc/os.h"
 #include "alloc/thread.h"
 #include "tracking/calibration.h"

@@ -2,7 +2,6 @@
 #include "alloc/os.h"
 #include "tracking/exact.h"
 #include "tracking/process.h"
-#include "tracking/sites.h"
 #include "tracking/snapshot.h"
 #include "tracking/verdict.h"
 #include "tracking/walk.h"

@@ -11,7 +11,6 @@
 #ifndef MS_TRACKING_WALK_H
 #define MS_TRACKING_WALK_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
