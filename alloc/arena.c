@@ -163,10 +163,9 @@ static void slab_unlist(ms_arena_t *arena, ms_slab_t *slab) {
 static bool slab_is_empty(const ms_slab_t *slab) { return slab->free_blocks == slab->carved; }
 
 /* A thread that lets go of slabs and takes others does so without a lock, and in memory that is in its core's caches. What it
- * had no use for in a second goes to the pool. */
+ * had no use for in MS_DECAY_NS goes to the pool. */
 #define SPARES 4u
 #define SPARES_BIG 1u
-#define SPARE_TEND_NS 1000000000u
 static bool is_big(uint32_t class) { return ms_class_slab_shift(class) == MS_BIG_SLAB_SHIFT; }
 
 static void slab_leave(ms_arena_t *arena, ms_slab_t *slab) {
@@ -200,7 +199,7 @@ void ms_arena_flush_spare(ms_arena_t *arena) {
 }
 
 static void spare_tend(ms_arena_t *arena, uint64_t now_ns) {
-    if (now_ns - arena->spare_tended_ns < SPARE_TEND_NS) return;
+    if (now_ns - arena->spare_tended_ns < MS_DECAY_NS) return;
     arena->spare_tended_ns = now_ns;
     for (int big = 0; big < 2; big++) spare_release(arena, big, arena->spare_least[big]);
     memset(arena->looks, 0, sizeof arena->looks);
@@ -770,21 +769,21 @@ static inline void look_at_loss(ms_arena_t *arena) {
     if (ms_unlikely(ms_arena_unsettled_loss(arena) > LOSS_MOST)) settle_loss(arena);
 }
 
-#define DECAY_STEP_NS 250000000u
+#define DECAY_TICK_NS 250000000u
 
 /* Four times a second, by whoever comes by: memory that has been free for a second goes back. */
 static void decay(uint64_t now) {
     static _Atomic(uint64_t) next_ns;
     uint64_t due = atomic_load_explicit(&next_ns, memory_order_relaxed);
     if (ms_likely(now < due)) {
-        if (ms_likely(due - now <= DECAY_STEP_NS)) return;
-        if (atomic_exchange(&next_ns, now + DECAY_STEP_NS) != due) return; /* the clock went back */
+        if (ms_likely(due - now <= DECAY_TICK_NS)) return;
+        if (atomic_exchange(&next_ns, now + DECAY_TICK_NS) != due) return; /* the clock went back */
         atomic_fetch_add_explicit(&ms_process.clock_steps_back, 1, memory_order_relaxed);
         ms_large_trim(); /* what was freed lies in the future now */
         ms_slab_trim();
         return;
     }
-    if (!atomic_compare_exchange_strong(&next_ns, &due, now + DECAY_STEP_NS)) return;
+    if (!atomic_compare_exchange_strong(&next_ns, &due, now + DECAY_TICK_NS)) return;
     ms_thread_decay(now);
     ms_slab_decay(now);
     ms_large_decay(now);

@@ -16,9 +16,8 @@
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
 #define CACHE_LEAST ((size_t)1 << 20) /* an eighth of what is live may be kept, or as much as has proved useful: */
-#define CACHE_MOST ((size_t)32 << 20) /* between these */
-#define CACHE_BEYOND ((size_t)256 << 20) /* and as much again where no peak rises for it */
-#define DECAY_NS 1000000000u               /* and for this long */
+#define CACHE_MOST ((size_t)32 << 20)    /* between these, and for MS_DECAY_NS */
+#define CACHE_BEYOND ((size_t)256 << 20) /* and so much more where no peak rises for it */
 #define RECENT 64
 
 /* Open addressing, linear probing, at most half full if memory allows. Removing moves what follows back, so that a
@@ -243,7 +242,7 @@ static void note_miss(size_t bytes) {
     uint64_t now = ms_os_monotonic_ns();
     uint32_t first = bin_of(rounded(bytes));
     for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++) {
-        if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > DECAY_NS / 4) continue;
+        if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > MS_DECAY_NS / 4) continue;
         large.dropped_ns[bin] = 0;
         large.missed_ns = now;
         if (large.useful < CACHE_MOST)
@@ -401,7 +400,7 @@ static void retire_unkept(ms_large_t *block) {
 #define KEPT_ARENA_MAX ((size_t)4 << 20)   /* by one; by all together half of what the cache has proved to be useful for */
 #define KEPT_ARENA_MIN ((size_t)256 << 10) /* by one of very many */
 #define KEPT_ALONE_MAX ((size_t)2 << 20)   /* a block where nothing else is kept */
-#define KEPT_TICK_NS (DECAY_NS / 4)
+#define KEPT_TICK_NS (MS_DECAY_NS / 4)
 
 /* The newest block, it is warm, that wastes at most a quarter. */
 ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
@@ -590,8 +589,8 @@ void ms_large_trim(void) {
 
 void ms_large_decay(uint64_t now_ns) {
     ms_lock(MS_LOCK_LARGE);
-    while (large.oldest && large.oldest->freed_ns + DECAY_NS < now_ns) cache_drop_oldest();
-    if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > DECAY_NS) {
+    while (large.oldest && large.oldest->freed_ns + MS_DECAY_NS < now_ns) cache_drop_oldest();
+    if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > MS_DECAY_NS) {
         large.missed_ns = now_ns;
         large.most_mapped -= (large.most_mapped - large.mapped_bytes) / 2;
         large.beyond /= 2;

@@ -10,10 +10,7 @@ ms_header_t ms_list_end_header[2] = {{0, 0}, {0, 0}}; /* not MS_FREE_MARK apart 
 
 MS_FAR _Atomic(ms_group_leaf_t *) ms_group_map[1u << (47 - MS_GROUP_SHIFT - MS_MAP_LEAF_BITS)];
 
-/* A free slab whose pages are still there is dirty, and is taken again first. One that nobody wanted for DECAY_NS gives
- * its pages back: a heap that breathes does not fault the same pages in again and again. */
-#define DECAY_NS 1000000000u
-
+/* A free slab whose pages are still there is dirty, and is taken again first. */
 typedef struct dirty_list {
     ms_slab_t *newest, *oldest;
 } dirty_list_t;
@@ -396,11 +393,11 @@ static MS_RARE size_t purge_older_than(uint64_t limit_ns, size_t most) {
 #define DECAY_PIECE ((size_t)4 << 20)
 
 void ms_slab_decay(uint64_t now_ns) {
-    if (now_ns <= DECAY_NS) return;
+    if (now_ns <= MS_DECAY_NS) return;
     ms_lock(MS_LOCK_SLABS);
     size_t free_bytes = ((size_t)pool.free_slabs[0] << MS_SLAB_SHIFT) + ((size_t)pool.free_slabs[1] << MS_BIG_SLAB_SHIFT);
     size_t left = free_bytes / 8 > DECAY_STEP ? free_bytes / 8 : DECAY_STEP;
-    for (size_t gone; (gone = purge_older_than(now_ns - DECAY_NS, DECAY_PIECE)) >= DECAY_PIECE && gone < left; left -= gone) {
+    for (size_t gone; (gone = purge_older_than(now_ns - MS_DECAY_NS, DECAY_PIECE)) >= DECAY_PIECE && gone < left; left -= gone) {
         ms_unlock(MS_LOCK_SLABS);
         ms_lock(MS_LOCK_SLABS);
     }

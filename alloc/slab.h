@@ -27,6 +27,10 @@
 
 struct ms_arena;
 
+/* Free memory goes back to the system when nobody wanted it for so long: slabs, large blocks, what ended threads left. A heap
+ * that breathes does not fault the same pages in again and again. */
+#define MS_DECAY_NS 1000000000u
+
 #define MS_SLAB_BLOCKS_MAX ((1u << MS_SLAB_SHIFT) / 32)
 
 /* Invariant: carved = free_blocks (set in `free`) + blocks out (live, in the arena's list or on their way home). */

@@ -94,11 +94,10 @@ static MS_RARE void arena_init(ms_arena_t *arena) {
 }
 
 /* A thread that ends leaves its free blocks in their lists, and one that starts soon after finds them there. A few orphans are
- * left so, with little memory, for a second: until then nobody else has it. */
+ * left so, with little memory, for MS_DECAY_NS: until then nobody else has it. */
 #define WARM_ORPHANS 8
 #define WARM_BYTES ((size_t)256 << 10)
 #define WARM_SLABS 64
-#define WARM_NS 1000000000u
 
 static void cool(ms_arena_t *arena) {
     if (arena->warm_since_ns) atomic_fetch_sub_explicit(&warm_orphans, 1, memory_order_relaxed);
@@ -601,7 +600,7 @@ MS_RARE void ms_thread_decay(uint64_t now_ns) {
     atomic_store_explicit(&orphans_have_mail, false, memory_order_relaxed);
     ms_lock(MS_LOCK_THREADS);
     for (ms_arena_t *arena = orphans; arena; arena = arena->next_in_pool)
-        if (arena->warm_since_ns ? now_ns - arena->warm_since_ns >= WARM_NS : mail && ms_arena_has_mail(arena)) flush_orphan(arena);
+        if (arena->warm_since_ns ? now_ns - arena->warm_since_ns >= MS_DECAY_NS : mail && ms_arena_has_mail(arena)) flush_orphan(arena);
     ms_unlock(MS_LOCK_THREADS);
 }
 
