@@ -324,10 +324,12 @@ MS_RARE void *ms_os_map_metadata(size_t bytes) {
 
 uint64_t ms_os_metadata_bytes(void) { return atomic_load_explicit(&metadata_bytes, memory_order_relaxed); }
 
+static uint64_t ns_of(struct timespec time) { return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec; }
+
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return ns_of(now);
 }
 
 uint64_t ms_os_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
@@ -338,6 +340,14 @@ uint64_t ms_os_monotonic_step_ns(void) {
 }
 
 uint64_t ms_os_unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
+
+uint64_t ms_os_thread_cpu_ns(void) {
+    struct timespec used;
+    int saved = errno;
+    bool known = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0;
+    errno = saved;
+    return known ? ns_of(used) : 0;
+}
 
 void ms_os_sleep(uint32_t ns) {
     int saved = errno;

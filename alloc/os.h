@@ -69,6 +69,7 @@ uint64_t ms_os_monotonic_ns(void);        /* a few ns; resolution of the kernel'
 uint64_t ms_os_precise_ns(void);          /* that clock at its full resolution: tens of ns */
 uint64_t ms_os_monotonic_step_ns(void);   /* of ms_os_monotonic_ns() */
 uint64_t ms_os_unix_ns(void);             /* wall clock */
+uint64_t ms_os_thread_cpu_ns(void);       /* of this thread, 0 where a sandbox refuses to tell: a system call */
 void ms_os_sleep(uint32_t ns);            /* or less: a signal ends it; no cancellation point */
 uint64_t ms_os_random(void);              /* from the kernel's 16 random bytes of this process; stable per process */
 uint32_t ms_os_thread_id(void);           /* kernel tid */
@@ -103,7 +104,8 @@ void ms_os_say(const char *first, ...) __attribute__((sentinel));
 const char *ms_os_decimal(char *buffer, uint64_t value);
 const char *ms_os_hex(char *buffer, uint64_t value);
 
-/* Debug builds: the Nth call that obtains memory fails (environment MEMSCOPE_FAIL_NTH), and says so on stderr. */
+/* Debug builds: whether this call that obtains memory is to fail (environment: MEMSCOPE_FAIL_NTH, MEMSCOPE_FAIL_ONE_OF), which is
+ * said on stderr. */
 bool ms_os_fail_now(void);
 
 #endif

@@ -20,7 +20,6 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 /* The thread's part of the life cycle. A destructor of another library may allocate after ours has run; such a thread
  * works with the stray arena. */
@@ -486,14 +485,7 @@ static MS_RARE ms_arena_t *attach(void) {
     return arena;
 }
 
-static uint64_t thread_cpu_ns(void) {
-    struct timespec used;
-    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0
-               ? (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec
-               : 0;
-}
-
-/* The record keeps the numbers; the arena goes to the pool with nothing on its lists. */
+/* The record keeps the numbers of its arena, which is nobody's from now on. */
 static MS_RARE void end_record(ms_arena_t *arena) {
     ms_thread_t *thread = arena->thread;
     add_arena_flow(&thread->final, arena);
@@ -535,7 +527,7 @@ static MS_RARE void detach(void *argument) {
     ms_arena_current = &ms_arena_empty;
     ms_arena_hidden = NULL;
     life = THREAD_GONE;
-    arena->thread->cpu_ns += thread_cpu_ns();
+    arena->thread->cpu_ns += ms_os_thread_cpu_ns();
     if (arena->thread != &folded) prctl(PR_GET_NAME, arena->thread->name);
     end_record(arena);
     atomic_store(&arena->state, MS_ARENA_ORPHAN); /* who posted before saw it running, who posts now knows what to do */

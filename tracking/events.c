@@ -3,7 +3,6 @@
 #include "tracking/event_log.h"
 #include "tracking/process.h"
 
-#include <time.h>
 
 _Atomic(uint32_t) ms_trace_epoch;
 static _Atomic(ms_ring_t *) rings;
@@ -15,12 +14,7 @@ ms_ring_t *ms_ring_first(void) {
 
 /* ---- following the switch */
 
-static uint64_t now(void) {
-    if (ms_unlikely(ms_process.knobs.test_mode)) return 0;
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
+static uint64_t now(void) { return ms_unlikely(ms_process.knobs.test_mode) ? 0 : ms_os_precise_ns(); }
 
 static ms_ring_t *ring_new(void) {
     ms_ring_t *ring = ms_os_map_metadata((sizeof *ring + 63) & ~(size_t)63);

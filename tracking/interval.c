@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PATH_ROOM 4096
@@ -149,12 +148,6 @@ static uint64_t resident_bytes(void) {
     uint64_t pages = 0;
     for (at = at ? at + 1 : ""; *at >= '0' && *at <= '9'; at++) pages = pages * 10 + (uint64_t)(*at - '0');
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static uint64_t thread_cpu_ns(void) {
-    struct timespec used;
-    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) != 0) return 0;
-    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
 
 /* Time of the next record. The clock of test mode stands still, except here, where an interval has passed. */
@@ -329,7 +322,7 @@ static void record(uint64_t time_ns) {
         delta_is_written(records, time_ns);
     else
         delta_is_lost();
-    uint64_t cpu_ns = thread_cpu_ns();
+    uint64_t cpu_ns = ms_os_thread_cpu_ns();
     ms_pace_spent(&recorder.pace, ms_os_monotonic_ns(), bytes->used, cpu_ns - recorder.cpu_ns);
     recorder.cpu_ns = cpu_ns;
 }
