@@ -51,6 +51,13 @@ typedef struct ms_flow {
     uint64_t allocated_bytes, allocated_blocks, freed_bytes, freed_blocks;
 } ms_flow_t;
 
+static inline void ms_flow_add(ms_flow_t *sum, ms_flow_t part) {
+    sum->allocated_bytes += part.allocated_bytes;
+    sum->allocated_blocks += part.allocated_blocks;
+    sum->freed_bytes += part.freed_bytes;
+    sum->freed_blocks += part.freed_blocks;
+}
+
 /* The free blocks of one size class, and its counters. length = listed + frees - allocated */
 typedef struct ms_free_list {
     void *first;        /* ends at ms_list_end; always so for class 0 */

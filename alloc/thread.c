@@ -217,6 +217,18 @@ static void set_freed(ms_thread_t *thread, ms_cells_t *cells) {
     while (!atomic_compare_exchange_weak_explicit(&freers, &thread->next_freer, thread, memory_order_release, memory_order_relaxed));
 }
 
+/* A cell counts for this owner from now on; numbers of a former one of the same code, who is folded, move on. */
+static void set_owner(ms_cells_t *cells, ms_cell_t *cell, uint64_t owner) {
+    if (cell->freed_blocks) {
+        ms_cell_t *rest = ms_cell(cells, MS_CODE_FOLDED);
+        ms_count(&rest->freed_bytes, cell->freed_bytes);
+        ms_count(&rest->freed_blocks, cell->freed_blocks);
+        __atomic_store_n(&cell->freed_bytes, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&cell->freed_blocks, 0, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&cell->owner, owner, __ATOMIC_RELAXED);
+}
+
 /* What `thread` freed of others moves to the folded record, where each cell keeps naming its owner. */
 static void fold_freed_cells(ms_thread_t *thread) {
     if (!thread->freed) return;
@@ -229,13 +241,7 @@ static void fold_freed_cells(ms_thread_t *thread) {
         uint32_t to = owner && owner->id == cell->owner ? code : MS_CODE_FOLDED;
         if (folded.freed) {
             ms_cell_t *sum = ms_cell(folded.freed, to);
-            if (sum->owner != (to ? cell->owner : 0)) { /* numbers of a former owner of this code */
-                ms_cell_t *rest = ms_cell(folded.freed, MS_CODE_FOLDED);
-                rest->freed_bytes += sum->freed_bytes;
-                rest->freed_blocks += sum->freed_blocks;
-                sum->freed_bytes = sum->freed_blocks = 0;
-                sum->owner = cell->owner;
-            }
+            if (to != MS_CODE_FOLDED && sum->owner != cell->owner) set_owner(folded.freed, sum, cell->owner);
             sum->freed_bytes += cell->freed_bytes;
             sum->freed_blocks += cell->freed_blocks;
         }
@@ -291,10 +297,7 @@ static ms_thread_t *record_reuse(bool only_way) {
             continue;
         }
         agree_with_cells(thread);
-        folded.final.allocated_bytes += thread->final.allocated_bytes;
-        folded.final.allocated_blocks += thread->final.allocated_blocks;
-        folded.final.freed_bytes += thread->final.freed_bytes;
-        folded.final.freed_blocks += thread->final.freed_blocks;
+        ms_flow_add(&folded.final, thread->final);
         folded.foreign_freed_bytes += thread->foreign_freed_bytes;
         folded.foreign_freed_blocks += thread->foreign_freed_blocks;
         folded.cpu_ns += thread->cpu_ns;
@@ -336,11 +339,9 @@ static ms_thread_t *record_take(const ms_arena_t *arena) {
 }
 
 static void add_arena_flow(ms_flow_t *flow, const ms_arena_t *arena) {
-    ms_flow_t part = ms_arena_flow(arena);
-    flow->allocated_bytes += part.allocated_bytes;
-    flow->allocated_blocks += part.allocated_blocks;
-    flow->freed_bytes += part.freed_bytes + ms_read(&arena->other_freed_bytes);
-    flow->freed_blocks += part.freed_blocks + ms_read(&arena->other_freed_blocks);
+    ms_flow_add(flow, ms_arena_flow(arena));
+    flow->freed_bytes += ms_read(&arena->other_freed_bytes);
+    flow->freed_blocks += ms_read(&arena->other_freed_blocks);
 }
 
 ms_flow_t ms_thread_own_flow(const ms_thread_t *thread) {
@@ -364,7 +365,7 @@ ms_flow_t ms_thread_freed_by_others(const ms_thread_t *thread) {
     return sum;
 }
 
-/* The freeing thread's cell for the owner of a code, with the numbers of a former owner, who is folded, moved on. */
+/* The freeing thread's cell for the owner of a code. */
 static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const ms_thread_t *owner) {
     ms_thread_t *freer = arena->thread;
     if (!freer->freed) {
@@ -374,16 +375,7 @@ static MS_COLD ms_cell_t *foreign_cell(ms_arena_t *arena, uint32_t code, const m
     }
     ms_cell_t *cell = ms_cell(freer->freed, code);
     if (!ms_cell_find(freer->freed, code)) return cell; /* the shared one, of whose numbers nothing is known */
-    if (cell->owner != owner->id) {
-        if (cell->freed_blocks) {
-            ms_cell_t *rest = ms_cell(freer->freed, MS_CODE_FOLDED);
-            ms_count(&rest->freed_bytes, cell->freed_bytes);
-            ms_count(&rest->freed_blocks, cell->freed_blocks);
-            __atomic_store_n(&cell->freed_bytes, 0, __ATOMIC_RELAXED);
-            __atomic_store_n(&cell->freed_blocks, 0, __ATOMIC_RELAXED);
-        }
-        __atomic_store_n(&cell->owner, owner->id, __ATOMIC_RELAXED);
-    }
+    if (cell->owner != owner->id) set_owner(freer->freed, cell, owner->id);
     arena->foreign_code = code;
     arena->foreign_cell = cell;
     return cell;
@@ -537,7 +529,6 @@ static MS_RARE void detach(void *argument) {
     count_threads(-1);
     ms_unlock(MS_LOCK_THREADS);
 }
-
 
 static ms_arena_t *enter_stray(void) {
     atomic_store_explicit(&ms_process.interrupted, true, memory_order_relaxed);

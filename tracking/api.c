@@ -40,21 +40,16 @@ static void settle_here(void) {
 }
 
 ms_summary_t ms_summary(void) {
-    ms_summary_t summary = {0};
-    uint64_t freed_bytes = 0, freed_blocks = 0;
     memscope_usage_t usage;
     memscope_process_usage(&usage);
-    summary.allocated_bytes = usage.allocated_bytes;
-    summary.allocated_blocks = usage.allocated_blocks;
-    freed_bytes = usage.freed_bytes;
-    freed_blocks = usage.freed_blocks;
-    summary.live_bytes = summary.allocated_bytes - freed_bytes;
-    summary.live_blocks = summary.allocated_blocks - freed_blocks;
-    summary.slab_bytes = ms_slab_mapped_bytes();
     ms_large_totals_t large = ms_large_totals();
-    summary.large_blocks = large.live_blocks;
-    summary.large_bytes = large.live_mapped_bytes + large.cached_bytes;
-    return summary;
+    return (ms_summary_t){
+        .live_bytes = usage.live_bytes,
+        .live_blocks = usage.live_blocks,
+        .slab_bytes = ms_slab_mapped_bytes(),
+        .large_blocks = large.live_blocks,
+        .large_bytes = large.live_mapped_bytes + large.cached_bytes,
+    };
 }
 
 int ms_trim(void) {
@@ -80,11 +75,7 @@ static ms_flow_t process_flow(void) {
     for (uint32_t code = 0, count = ms_thread_code_count(); code < count; code++) {
         const ms_thread_t *thread = ms_thread_of_code(code);
         if (!thread) continue;
-        ms_flow_t flow = flow_through(thread);
-        sum.allocated_bytes += flow.allocated_bytes;
-        sum.allocated_blocks += flow.allocated_blocks;
-        sum.freed_bytes += flow.freed_bytes;
-        sum.freed_blocks += flow.freed_blocks;
+        ms_flow_add(&sum, flow_through(thread));
     }
     for (const ms_arena_t *arena = ms_arena_first(); arena; arena = arena->next)
         if (arena->thread) {

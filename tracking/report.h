@@ -7,7 +7,7 @@
 #include "memscope/memscope.h"
 
 typedef struct ms_summary {
-    uint64_t allocated_bytes, allocated_blocks, live_bytes, live_blocks;
+    uint64_t live_bytes, live_blocks;
     uint64_t slab_bytes;                /* address space held for slabs */
     uint64_t large_blocks, large_bytes; /* live large blocks, and what they and the cache hold */
 } ms_summary_t;
