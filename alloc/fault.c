@@ -12,7 +12,7 @@ enum { ON_MISMATCH_COUNT, ON_MISMATCH_WARN, ON_MISMATCH_ABORT };
 static const char *const families[MS_ORIGIN_COUNT] = {"malloc", "new", "new[]"};
 static const char *const liberators[MS_ORIGIN_COUNT] = {"free", "delete", "delete[]"};
 
-/* ", allocated in task NAME", or nothing to say. */
+/* NULL: outside any task. */
 static const char *task_name(uint32_t index) {
     const ms_task_t *task = index ? ms_task_of_index(index) : NULL;
     return task ? task->name : NULL;
@@ -21,6 +21,18 @@ static const char *task_name(uint32_t index) {
 static _Noreturn void die(const char *crime, const void *payload, const char *why) {
     char hex[24];
     ms_os_say(crime, ms_os_hex(hex, (uintptr_t)payload), why, NULL);
+    abort();
+}
+
+static _Noreturn void die_of_pointer(const char *call, const void *payload, const char *why) {
+    char hex[24];
+    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, ": ", why, NULL);
+    abort();
+}
+
+static _Noreturn void die_of_header(const char *call, const void *payload) {
+    char hex[24];
+    ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
     abort();
 }
 
@@ -46,10 +58,7 @@ static _Noreturn void fault_header(const char *call, const void *payload, const 
     char hex[24], before[24], size[24];
     const char *previous = (const char *)payload - ms_class_stride(slab->class);
     ms_block_facts_t neighbour;
-    if (index == 0 || !ms_block_find(previous, &neighbour)) {
-        ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
-        abort();
-    }
+    if (index == 0 || !ms_block_find(previous, &neighbour)) die_of_header(call, payload);
     const char *task = task_name(ms_facts_task(neighbour.facts));
     ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
               "; the block before it is ", ms_os_decimal(size, neighbour.size), " bytes at ",
@@ -58,17 +67,16 @@ static _Noreturn void fault_header(const char *call, const void *payload, const 
 }
 
 static _Noreturn void fault_already_free(const char *call, const void *payload) {
-    if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, "");
-    char hex[24];
-    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, ": the block is already free", NULL);
-    abort();
+    if (call[0] == 'f' || call[0] == 'd') die("double free of ", payload, ""); /* free, delete */
+    die_of_pointer(call, payload, "the block is already free");
 }
 
 /* Freed by another thread and not home yet, or in quarantine. */
 static bool is_on_its_way(const ms_header_t *header, const ms_slab_t *slab) {
     ms_facts_t facts = ms_open(header);
     size_t size = ms_facts_size(facts);
-    return ms_facts_are_remote(facts) && !(ms_facts_flags(facts) & (MS_FLAG_LARGE | MS_FLAG_INNER)) && ms_class_of(size) == slab->class && ms_facts_code(facts) < ms_thread_code_count();
+    return ms_facts_are_remote(facts) && !(ms_facts_flags(facts) & (MS_FLAG_LARGE | MS_FLAG_INNER)) &&
+           ms_class_of(size) == slab->class && ms_facts_code(facts) < ms_thread_code_count();
 }
 
 /* No block was cut there since the slab was taken for its class. Whether one was before is known only while its header
@@ -76,10 +84,7 @@ static bool is_on_its_way(const ms_header_t *header, const ms_slab_t *slab) {
 static _Noreturn void fault_no_block(const char *call, const void *payload) {
     const ms_header_t *header = ms_header_of(payload);
     if (((uintptr_t)payload & 15) == 0 && ms_header_is_free(header)) fault_already_free(call, payload);
-    char hex[24];
-    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
-              ": no block is there now; it was freed before, or never allocated", NULL);
-    abort();
+    die_of_pointer(call, payload, "no block is there now; it was freed before, or never allocated");
 }
 
 static _Noreturn void fault_in_slab(const char *call, const void *payload, const ms_slab_t *slab) {
@@ -117,18 +122,11 @@ static void fault_in_large(const char *call, const void *payload) {
 _Noreturn void ms_fault_pointer(const char *call, const void *payload) {
     const ms_slab_t *slab = ms_slab_of(payload);
     if (slab) fault_in_slab(call, payload, slab);
-    if (ms_large_find(payload)) {
-        char hex[24];
-        ms_os_say("corrupted header of the block at ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call, NULL);
-        abort();
-    }
+    if (ms_large_find(payload)) die_of_header(call, payload);
     if (ms_large_recently_freed(payload)) fault_already_free(call, payload);
     fault_in_large(call, payload);
-    char hex[24];
-    ms_os_say("invalid pointer ", ms_os_hex(hex, (uintptr_t)payload), " given to ", call,
-              ": not allocated by this malloc (a stack or global variable, a library loaded with RTLD_DEEPBIND, or a stray "
-              "value)", NULL);
-    abort();
+    die_of_pointer(call, payload,
+                   "not allocated by this malloc (a stack or global variable, a library loaded with RTLD_DEEPBIND, or a stray value)");
 }
 
 _Noreturn void ms_fault_freed_at_once(const void *payload) { die("double free of ", payload, ": two threads freed it at once"); }
@@ -154,25 +152,28 @@ _Noreturn void ms_fault_overflow(const void *payload, const ms_block_facts_t *bl
     abort();
 }
 
-static bool mismatch_is_fatal(void) {
+/* Whether there is more to do than to count it. */
+static bool note_mismatch(void) {
     atomic_fetch_add_explicit(&ms_process.origin_mismatches, 1, memory_order_relaxed);
-    return ms_process.knobs.on_mismatch == ON_MISMATCH_ABORT;
+    return ms_process.knobs.on_mismatch != ON_MISMATCH_COUNT;
+}
+
+static void end_mismatch(void) {
+    if (ms_process.knobs.on_mismatch == ON_MISMATCH_ABORT) abort();
 }
 
 void ms_fault_mismatch(const void *payload, const ms_block_facts_t *block, ms_origin_t origin) {
-    bool fatal = mismatch_is_fatal();
-    if (ms_process.knobs.on_mismatch == ON_MISMATCH_COUNT) return;
+    if (!note_mismatch()) return;
     char hex[24];
     ms_os_say("block at ", ms_os_hex(hex, (uintptr_t)payload), " allocated by ",
               families[ms_facts_flags(block->facts) & MS_FLAG_ORIGIN], " freed by ", liberators[origin], NULL);
-    if (fatal) abort();
+    end_mismatch();
 }
 
 void ms_fault_size_mismatch(const void *payload, const ms_block_facts_t *block, size_t size) {
-    bool fatal = mismatch_is_fatal();
-    if (ms_process.knobs.on_mismatch == ON_MISMATCH_COUNT) return;
+    if (!note_mismatch()) return;
     char hex[24], has[24], said[24];
     ms_os_say("block at ", ms_os_hex(hex, (uintptr_t)payload), " of ", ms_os_decimal(has, block->size),
               " bytes freed by a call that says ", ms_os_decimal(said, size), " bytes", NULL);
-    if (fatal) abort();
+    end_mismatch();
 }
