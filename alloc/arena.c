@@ -998,7 +998,7 @@ MS_COLD void ms_arena_give_all_back(ms_arena_t *arena) {
     ms_backend_trim();
 }
 
-static void *refuse(void) {
+MS_COLD void *ms_refuse(void) {
     atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
     errno = ENOMEM;
     return NULL;
@@ -1007,7 +1007,7 @@ static void *refuse(void) {
 /* In a signal handler that interrupted this thread while it held a lock. */
 static MS_COLD void *refuse_in_handler(void) {
     atomic_fetch_add_explicit(&ms_process.handler_refusals, 1, memory_order_relaxed);
-    return refuse();
+    return ms_refuse();
 }
 
 /* The request is counted, and what was due is done. */
@@ -1020,7 +1020,7 @@ static void *allocate_settled(ms_arena_t *arena, request_t *request) {
     }
     if (ms_unlikely(!payload)) {
         arena->allocated_bytes -= request->size; /* not back onto the countdown: it may have been set anew */
-        return refuse();
+        return ms_refuse();
     }
     arena->allocated_blocks++;
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_born(payload);
@@ -1046,12 +1046,12 @@ static bool large_comes(ms_arena_t *arena, request_t *request) {
 }
 
 static void *allocate(request_t *request) {
-    if (request->size > ADDRESS_SPACE) return refuse(); /* more would also upset the countdown */
+    if (request->size > ADDRESS_SPACE) return ms_refuse(); /* more would also upset the countdown */
     ms_arena_t *arena = ms_arena_try_enter();
     void *payload;
     if (ms_unlikely(!arena)) return refuse_in_handler();
     if (is_large(request) && !large_comes(arena, request)) {
-        payload = refuse();
+        payload = ms_refuse();
     } else {
         arena->countdown -= (int64_t)request->size;
         payload = allocate_counted(arena, request);
@@ -1450,6 +1450,7 @@ static void release(ms_arena_t *arena, ms_block_facts_t *block, void *payload) {
     if (ms_unlikely(arena->always_slow)) ms_arena_post(arena); /* its owner's peak is exact, too */
 }
 
+#define SIZE_UNSAID SIZE_MAX
 static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t size) {
     if (!payload) return;
     ms_block_facts_t block;
@@ -1459,7 +1460,7 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     }
     if (ms_unlikely(!ms_block_find(payload, &block))) ms_fault_pointer(origin == MS_ORIGIN_C ? "free" : "delete", payload);
     if (ms_unlikely((ms_facts_flags(block.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &block, origin);
-    if (ms_unlikely(size != MS_SIZE_UNSAID && size != block.size)) ms_fault_size_mismatch(payload, &block, size);
+    if (ms_unlikely(size != SIZE_UNSAID && size != block.size)) ms_fault_size_mismatch(payload, &block, size);
     if (ms_unlikely(ms_process.paranoid)) ms_paranoia_dies(payload, &block);
     ms_arena_t *arena = ms_arena_enter();
     if (is_exact()) look_at_clock(arena);
@@ -1558,7 +1559,7 @@ static bool release_usual(ms_arena_t *arena, void *payload, ms_origin_t origin) 
 static MS_HOT __attribute__((noinline)) void release_other(void *payload, ms_origin_t origin) {
     ms_arena_t *arena = ms_arena_current;
     if (expects_blocks(arena, origin) ? release_usual(arena, payload, origin) : release_exact(payload, origin)) return;
-    release_checked(payload, origin, MS_SIZE_UNSAID);
+    release_checked(payload, origin, SIZE_UNSAID);
 }
 
 static __attribute__((noinline)) void release_large_or_other(void *payload, ms_origin_t origin) {
@@ -1761,7 +1762,7 @@ static MS_HOT __attribute__((noinline)) void *reallocate(void *payload, size_t s
     ms_block_facts_t old;
     if (ms_unlikely(!ms_block_find(payload, &old))) ms_fault_pointer("realloc", payload);
     if (ms_unlikely((ms_facts_flags(old.facts) & MS_FLAG_ORIGIN) != origin)) ms_fault_mismatch(payload, &old, origin);
-    if (ms_unlikely(size > PTRDIFF_MAX)) return refuse();
+    if (ms_unlikely(size > PTRDIFF_MAX)) return ms_refuse();
     void *stays = must_move(payload, &old) ? NULL : resize_or_give_back(&old, size, &caller);
     if (ms_unlikely(stays && ms_process.paranoid)) ms_paranoia_resized(stays, old.size);
     if (stays) return stays;

@@ -220,10 +220,10 @@ void *ms_allocate_aligned(size_t size, size_t alignment, ms_origin_t origin, con
 void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from);
 void ms_release_slow(void *payload, ms_origin_t origin);
 void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
-#define MS_SIZE_UNSAID SIZE_MAX
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
 
 static inline uint32_t ms_list_of(uint32_t class) { return class * (uint32_t)(sizeof(ms_free_list_t) / MS_LIST_UNIT); }
+void *ms_refuse(void); /* a request that cannot be met: counts it, sets errno to ENOMEM, returns NULL */
 static inline uint32_t ms_class_of_list(size_t offset) { return (uint32_t)(offset / (sizeof(ms_free_list_t) / MS_LIST_UNIT)); }
 
 /* Where the list for a request of at most MS_FAST_MAX bytes is, in one instruction; a table of constants outside the arena takes

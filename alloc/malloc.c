@@ -77,15 +77,9 @@ void free_aligned_sized(void *payload, size_t alignment, size_t size) {
     ms_release_sized(payload, MS_ORIGIN_C, size);
 }
 
-static void *no_memory(void) {
-    atomic_fetch_add_explicit(&ms_process.failed_allocations, 1, memory_order_relaxed);
-    errno = ENOMEM;
-    return NULL;
-}
-
 MS_HOT void *calloc(size_t count, size_t size) {
     size_t bytes;
-    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
+    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return ms_refuse();
     void *payload = bytes <= MS_FAST_MAX ? ms_take(bytes, MS_ORIGIN_C) : NULL;
     return ms_likely(payload != NULL) ? memset(payload, 0, bytes) : ms_callocate(bytes, MS_ORIGIN_C, NULL);
 }
@@ -108,7 +102,7 @@ MS_HOT void *realloc(void *payload, size_t size) { return resize(payload, size);
 static __typeof__(realloc) *const bound_realloc = realloc;
 static inline __attribute__((always_inline)) void *resize_array(void *payload, size_t count, size_t size) {
     size_t bytes;
-    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return no_memory();
+    if (ms_unlikely(__builtin_mul_overflow(count, size, &bytes))) return ms_refuse();
     __typeof__(realloc) *const *bound = &bound_realloc;
     MS_OPAQUE(bound);
     return (*bound)(payload, bytes);
@@ -123,7 +117,7 @@ static bool is_power_of_two(size_t value) { return value != 0 && (value & (value
 /* To a power of two, or to more than ALIGNMENT_MAX. */
 static inline __attribute__((always_inline)) void *aligned(size_t alignment, size_t size, const ms_caller_t *from) {
     if (ms_unlikely(alignment > ALIGNMENT_MAX)) {
-        no_memory();
+        ms_refuse();
         errno = EINVAL;
         return NULL;
     }
@@ -160,7 +154,7 @@ int posix_memalign(void **result, size_t alignment, size_t size) {
 void *valloc(size_t size) { return ms_allocate_aligned(size, MS_PAGE, MS_ORIGIN_C, NULL); }
 
 void *pvalloc(size_t size) {
-    if (size > PTRDIFF_MAX - MS_PAGE) return no_memory();
+    if (size > PTRDIFF_MAX - MS_PAGE) return ms_refuse();
     return ms_allocate_aligned((size + MS_PAGE - 1) & ~(size_t)(MS_PAGE - 1), MS_PAGE, MS_ORIGIN_C, NULL);
 }
 
@@ -236,7 +230,7 @@ void __libc_free(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void __libc_cfree(void *payload) { ms_release(payload, MS_ORIGIN_C); }
 void *__libc_calloc(size_t count, size_t size) {
     size_t bytes;
-    return __builtin_mul_overflow(count, size, &bytes) ? no_memory() : ms_callocate(bytes, MS_ORIGIN_C, NULL);
+    return __builtin_mul_overflow(count, size, &bytes) ? ms_refuse() : ms_callocate(bytes, MS_ORIGIN_C, NULL);
 }
 void *__libc_realloc(void *payload, size_t size) { return resize(payload, size); }
 void *__libc_reallocarray(void *payload, size_t count, size_t size) { return resize_array(payload, count, size); }
