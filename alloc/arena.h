@@ -1,18 +1,20 @@
 /* The arena: what one thread allocates from, and the fast paths of malloc and free.
  *
  *     malloc -> ms_allocate ------------------------------ a block from the arena's list of its class
- *                 | list empty, size > 1 KiB, first call
+ *                 | size > 1 KiB
+ *                 +-> ms_allocate_medium ----------------- the same up to 32 KiB; large blocks that the arena keeps
+ *                 | list empty, first call, larger
  *                 +-> ms_allocate_slow -> refill: inbox, slabs with room, a new slab; large blocks; aligned blocks
  *                 | countdown expired
  *                 +-> ms_allocate_due -> settle (peaks, age, ...), sample
  *     free   -> ms_release ------------------------------- onto the arena's list of its class
  *                 | list has had its share of frees
  *                 +-> ms_release_full -> flush most of the list to its slabs, empty slabs to the pool
- *                 | anything special: NULL, other task, other thread, tracked, aligned, large, corrupted, ...
+ *                 | anything special: NULL, over 1 KiB, other task, other thread, tracked, aligned, large, corrupted, ...
  *                 +-> ms_release_slow
  *
- * Everything in an arena is written by the thread that runs it, except `inbox`. Other threads read the counters with
- * relaxed loads. Every class has one list of free blocks per arena, which hides the slabs: neither malloc nor free
+ * Everything in an arena is written by the thread that runs it, except what stands from `inbox` on. Other threads read the
+ * counters with relaxed loads. Every class has one list of free blocks per arena, which hides the slabs: neither malloc nor free
  * touches slab data. The countdown to the next due event is at the same time the counter of allocated bytes, the room
  * left in a list is at the same time the counter of frees by class. */
 #ifndef MS_ALLOC_ARENA_H
@@ -136,7 +138,7 @@ typedef struct ms_arena {
     uint64_t weighed_mean;
     double weight;
     struct ms_sample_pair *sample_pair; /* used last, NULL: none yet */
-    bool always_slow;        /* mode exact, junk, guard, quarantine, tracing, a folded thread: every call takes the slow path */
+    bool always_slow;        /* that of the process, tracing, or a folded thread: every call takes the slow path */
     bool tracing;            /* events go to the ring */
     uint32_t trace_epoch;    /* ms_trace_epoch it follows */
     struct ms_ring *ring;    /* NULL until it first traces */
@@ -221,9 +223,9 @@ void *ms_callocate(size_t size, ms_origin_t origin, const ms_caller_t *from);
 void ms_release_slow(void *payload, ms_origin_t origin);
 void ms_release_sized_slow(void *payload, ms_origin_t origin, size_t size);
 void ms_release_full(void *payload, ms_arena_t *arena, size_t offset); /* ms_list_at(): its list */
+void *ms_refuse(void); /* a request that cannot be met: counts it, sets errno to ENOMEM, returns NULL */
 
 static inline uint32_t ms_list_of(uint32_t class) { return class * (uint32_t)(sizeof(ms_free_list_t) / MS_LIST_UNIT); }
-void *ms_refuse(void); /* a request that cannot be met: counts it, sets errno to ENOMEM, returns NULL */
 static inline uint32_t ms_class_of_list(size_t offset) { return (uint32_t)(offset / (sizeof(ms_free_list_t) / MS_LIST_UNIT)); }
 
 /* Where the list for a request of at most MS_FAST_MAX bytes is, in one instruction; a table of constants outside the arena takes

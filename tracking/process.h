@@ -22,7 +22,7 @@ typedef struct ms_process {
     bool full_stacks;       /* else the caller's return address */
     bool can_unwind;        /* from the constructor on: before it the loader may not know its own objects yet */
     bool paranoid;          /* junk, guard or quarantine */
-    bool always_slow;       /* junk, guard, quarantine or sites of every block */
+    bool always_slow;       /* junk, guard, quarantine, sites of every block, or sample_rate: every call takes the slow path */
     uint64_t start_ns;      /* monotonic */
     uint64_t start_unix_ns;
 
@@ -52,7 +52,7 @@ static inline void ms_raise_peak(_Atomic(int64_t) *peak, int64_t live) {
         continue;
 }
 
-/* Reads the configuration, draws the secrets, chooses the backing. Called once by the first thread that allocates,
+/* Reads the configuration and draws the secrets. Called once by the first thread that allocates,
  * before anything else; allocates nothing. */
 void ms_process_start(void);
 
