@@ -1,13 +1,9 @@
 /* The entry points: every symbol of symbols.def. They check their arguments and call the arena. */
 #include "alloc/arena.h"
-#include "alloc/backend.h"
 #include "alloc/catch.h"
-#include "alloc/fault.h"
 #include "alloc/large.h"
 #include "alloc/runtime.h"
-#include "alloc/thread.h"
 #include "config.h"
-#include "tracking/process.h"
 #include "tracking/report.h"
 
 #include <errno.h>

@@ -1,6 +1,5 @@
 #include "alloc/paranoia.h"
 #include "alloc/fault.h"
-#include "alloc/large.h"
 #include "tracking/process.h"
 
 #include <string.h>

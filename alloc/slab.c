@@ -1,5 +1,6 @@
 #include "alloc/slab.h"
 #include "alloc/arena.h"
+#include "alloc/backend.h"
 #include "alloc/large.h"
 #include "alloc/limit.h"
 #include "alloc/lock.h"

@@ -15,7 +15,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "alloc/backend.h"
 #include "alloc/os.h"
 #include "alloc/size_class.h"
 #include "tracking/header.h"

@@ -7,7 +7,6 @@
 
 #include "cli/files.h"
 #include "cli/site_name.h"
-#include "cli/symbols.h"
 
 #define SEPARATOR '\x1f' /* between the parts of a key: in no name that a person wrote */
 #define GENERATIONS 64   /* parents of a task followed upwards; in a damaged file they may run in a circle */

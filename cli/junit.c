@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "cli/files.h"
 #include "cli/text.h"
 
 static void put_escaped(ms_writer_t *writer, const char *text) {

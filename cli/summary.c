@@ -7,7 +7,6 @@
 
 #include "cli/files.h"
 #include "cli/site_name.h"
-#include "cli/symbols.h"
 #include "cli/text.h"
 
 #define BAR_WIDTH 40

@@ -4,7 +4,6 @@
 #include "alloc/large.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
-#include "alloc/paranoia.h"
 #include "alloc/thread.h"
 #include "config.h"
 #include "export/file.h"

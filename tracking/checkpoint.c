@@ -1,7 +1,6 @@
 #include "tracking/checkpoint.h"
 #include "alloc/lock.h"
 #include "tracking/process.h"
-#include "tracking/report.h"
 #include "tracking/stacks.h"
 #include "tracking/variables.h"
 

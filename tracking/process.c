@@ -1,7 +1,5 @@
 #include "tracking/process.h"
-#include "alloc/backend.h"
 #include "alloc/os.h"
-#include "alloc/slab.h"
 #include "tracking/events.h"
 #include "tracking/header.h"
 #include "tracking/sites.h"

@@ -1,5 +1,4 @@
 #include "tracking/reach.h"
-#include "alloc/arena.h"
 #include "alloc/large.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"

@@ -1,6 +1,5 @@
 /* Estimates of sampled sites, corrected by what is known exactly of their size classes (tracking/calibration.h). */
 #include "tracking/calibration.h"
-#include "alloc/os.h"
 #include "alloc/size_class.h"
 #include "tracking/process.h"
 #include "tracking/snapshot.h"

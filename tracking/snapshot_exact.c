@@ -1,5 +1,4 @@
 /* The parts of the table of sites that only mode exact knows (tracking/exact.h). */
-#include "alloc/os.h"
 #include "tracking/exact.h"
 #include "tracking/process.h"
 #include "tracking/snapshot.h"
