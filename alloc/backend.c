@@ -1,4 +1,5 @@
 #include "alloc/backend.h"
+#include "alloc/jemalloc_imports.h"
 #include "alloc/lock.h"
 #include "alloc/os.h"
 #include "config.h"
@@ -44,10 +45,6 @@ const ms_backend_t *ms_backend_current(void) { return atomic_load_explicit(&curr
 void ms_backend_select(const ms_backend_t *backend) { atomic_store_explicit(&current, backend, memory_order_release); }
 
 #if MS_HAVE_JEMALLOC
-extern void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
-
-void ms_je_forget_thread(void); /* alloc/jemalloc_imports.c */
-
 static bool jemalloc_rests; /* MS_LOCK_BACKEND: it holds its own locks for a fork */
 
 void ms_backend_before_fork(void) {

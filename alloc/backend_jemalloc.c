@@ -5,6 +5,7 @@
 
 #if MS_HAVE_JEMALLOC
 #include "alloc/backend.h"
+#include "alloc/jemalloc_imports.h"
 #include "alloc/os.h"
 #include "tracking/model.h"
 
@@ -18,8 +19,6 @@ int ms_je_mallctl(const char *name, void *old, size_t *old_bytes, void *new, siz
 /* jemalloc's flag encoding: log2 of the alignment in the low bits, index + 2 of the thread cache from bit 8 (none: -1). */
 #define TCACHE_NONE (((-1) + 2) << 8)
 
-extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
-
 #define START_BYTES ((size_t)16 << 20) /* it needs less than half */
 
 #define STACK_BYTES ((size_t)256 << 10)
@@ -27,8 +26,6 @@ extern char *ms_je_reserve, *ms_je_reserve_end; /* alloc/jemalloc_imports.c */
 /* Its start takes 11 KiB of stack, and whichever thread comes to it may have less left: it gets a stack of its own. */
 static MS_FAR ucontext_t caller, starter;
 static bool ready;
-
-void ms_je_forget_thread(void);
 
 static void start(void) {
     uint64_t epoch = 1;

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #if MS_HAVE_JEMALLOC
+#include "alloc/jemalloc_imports.h"
 #include "alloc/os.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ int ms_je_import_gettimeofday(struct timeval *now, void *zone) {
 }
 
 /* jemalloc crashes when the first memory it asks for is not to be had, so alloc/backend_jemalloc.c has it there before jemalloc
- * starts, which is served from it while it lasts. Written by the thread that starts it; nobody else calls it then. */
+ * starts. */
 char *ms_je_reserve, *ms_je_reserve_end;
 
 #define ALIGNED_FROM ((uintptr_t)1 << 21) /* what is so large is wanted at a multiple of it */
@@ -107,8 +108,6 @@ int ms_je_import_pthread_setspecific(pthread_key_t key, const void *data) {
     return 0;
 }
 
-/* Called by alloc/backend.c, inside MS_LOCK_BACKEND. The thread may call jemalloc again. */
-void ms_je_forget_thread(void);
 void ms_je_forget_thread(void) {
     void *data = thread_data;
     if (!data) return;
@@ -116,7 +115,6 @@ void ms_je_forget_thread(void) {
     thread_data = NULL;
 }
 
-/* Called by alloc/backend.c around fork(), inside MS_LOCK_BACKEND. */
 void (*ms_je_before_fork)(void), (*ms_je_after_fork_parent)(void), (*ms_je_after_fork_child)(void);
 
 int ms_je_import_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
