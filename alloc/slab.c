@@ -314,7 +314,7 @@ void ms_slab_count_untouched(ms_os_census_t *census, uint64_t now_ns) {
     ms_unlock(MS_LOCK_SLABS);
 }
 
-/* For a class of an arena. Walkers may read the slab meanwhile (ms_walk_view()). */
+/* For a class of an arena. Walkers may read the slab meanwhile (ms_walk_slab()). */
 static void dress(ms_slab_t *slab, ms_group_t *group, ms_arena_t *arena, uint32_t class) {
     uint32_t index = (uint32_t)(slab - group->slabs);
     size_t colour = colour_of(index, class);
