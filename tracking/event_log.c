@@ -257,7 +257,7 @@ static bool is_in_module(uint64_t pc) {
 
 /* Code was loaded since the modules were looked at; once a second at most. */
 static void follow_dlopen(const uint64_t *pcs, size_t count) {
-    if (ms_os_monotonic_ns() - log_.modules_at_ns < 1000000000u) return;
+    if (ms_os_monotonic_ns() - log_.modules_at_ns < MS_MODULES_NS) return;
     for (size_t i = 0; i < count; i++)
         if (!is_in_module(pcs[i])) {
             look_for_modules();
@@ -278,21 +278,11 @@ static void define_site(uint32_t site) {
     if (log_.new_site_count == NEW_SITES) put_new_sites();
     uint64_t *pcs = log_.memory->pcs[log_.new_site_count];
     ms_sites_row_t *row = &log_.memory->new_sites[log_.new_site_count++];
-    *row = (ms_sites_row_t){.id = site};
-    const ms_variable_t *known = ms_variable_of_site(site);
-    if (known) {
-        const memscope_variable_t *variable = &known->named;
-        row->kind = "variable";
-        row->variable = variable->name;
-        row->type = variable->type;
-        row->function = variable->function;
-        row->file = variable->file;
-        row->line = variable->line;
-        return;
-    }
+    *row = (ms_sites_row_t){0};
+    ms_site_describe(row, site);
+    if (site >= MS_SITE_VARIABLES) return;
     size_t depth = ms_stack_pcs(site, pcs, MS_PCS_MOST);
     if (depth > MS_PCS_MOST) depth = MS_PCS_MOST;
-    row->kind = site == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
     row->stack = (ms_pcs_t){.pcs = pcs, .count = depth};
     follow_dlopen(pcs, depth);
 }
@@ -315,13 +305,10 @@ static void define_task(uint64_t id) {
 static void define_thread(const ms_thread_t *thread) {
     char name[sizeof thread->name + 1] = "";
     memcpy(name, thread->name, sizeof thread->name);
-    bool folded = thread->code == MS_CODE_FOLDED;
     ms_threads_row_t row = {.id = thread->id,
                             .tid = thread->tid,
-                            .name = folded ? MS_FOLDED_NAME : name,
-                            .state = folded                               ? "folded"
-                                     : thread->state == MS_THREAD_RUNNING ? "running"
-                                                                          : "ended",
+                            .name = thread->code == MS_CODE_FOLDED ? MS_FOLDED_NAME : name,
+                            .state = ms_thread_state_name(thread),
                             .start_ns = thread->start_ns,
                             .end_ns = thread->state == MS_THREAD_ENDED ? thread->end_ns : MS_NULL};
     put_rows(MS_TABLE_threads, &row, 1, ms_export_columns(MS_TABLE_threads, "id tid name state start_ns end_ns"));

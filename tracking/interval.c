@@ -16,11 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATH_ROOM 4096
 #define KEYS_MOST 16384         /* sites, tasks or threads followed in one file */
 #define RECORDS_PER_START 600   /* after damage, values are known again behind so many records */
 #define PATIENCE_NS 5000000000u /* at exit, for a disk that does not answer */
-#define MODULES_NS 1000000000u  /* between two looks at what is mapped */
 
 typedef enum {
     FILE_NONE, /* not taken yet */
@@ -36,7 +34,7 @@ typedef struct bytes {
 } bytes_t;
 
 static MS_FAR struct recorder {
-    char given[PATH_ROOM], path[PATH_ROOM]; /* as the snapshot at exit names it, and absolute */
+    char given[MS_PATH_ROOM], path[MS_PATH_ROOM]; /* as the snapshot at exit names it, and absolute */
     ms_interval_path_t *path_again;
     file_state_t state;
     dev_t device;
@@ -204,7 +202,7 @@ static uint32_t code_mapped(void) {
 /* The modules, when they are not those in the file; looked at once a second at most. */
 static void put_modules(ms_writer_t *writer, uint64_t *records) {
     uint64_t now = ms_os_monotonic_ns();
-    if (recorder.modules && now - recorder.modules_ns < MODULES_NS) return;
+    if (recorder.modules && now - recorder.modules_ns < MS_MODULES_NS) return;
     recorder.modules_ns = now;
     uint32_t sum = code_mapped();
     if (sum == recorder.modules) return;
@@ -368,7 +366,7 @@ static void prepare(const char *path, ms_interval_path_t *path_again) {
     char *to = recorder.path;
     strcpy(recorder.given, path);
     if (*path != '/') {
-        if (!getcwd(to, PATH_ROOM - strlen(path) - 1)) *to = '\0';
+        if (!getcwd(to, MS_PATH_ROOM - strlen(path) - 1)) *to = '\0';
         to += strlen(to);
         *to++ = '/';
     }
@@ -386,7 +384,7 @@ static void forget_file(void) {
 
 /* The parent's thread may have been anywhere: what it had is left where it is. */
 static void in_child(ms_worker_t *worker) {
-    static MS_FAR char path[PATH_ROOM]; /* fork() may have been called on a stack of 8 KiB */
+    static MS_FAR char path[MS_PATH_ROOM]; /* fork() may have been called on a stack of 8 KiB */
     int saved = errno;
     ms_interval_path_t *path_again = recorder.path_again;
     forget_file();

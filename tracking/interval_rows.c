@@ -165,23 +165,10 @@ static const char *text_of(ms_region_t *region, const char *text, size_t most) {
 }
 
 static void describe_site(uint32_t id, ms_sites_row_t *row) {
-    const ms_variable_t *record = ms_variable_of_site(id);
-    const memscope_variable_t *variable = record ? &record->named : NULL;
-    *row = (ms_sites_row_t){.id = id, .estimated = ms_process.sites == MS_SITES_SAMPLED && !variable};
-    if (variable) {
-        row->kind = "variable";
-        row->variable = variable->name;
-        row->type = variable->type;
-        row->function = variable->function;
-        row->file = variable->file;
-        row->line = variable->line;
-        return;
-    }
-    row->stack = ms_stack_in_place(id);
-    row->kind = id == MS_STACK_NONE      ? "none"
-                : id == MS_STACK_OTHER   ? "other"
-                : ms_process.full_stacks ? "stack"
-                                         : "caller";
+    bool is_variable = id >= MS_SITE_VARIABLES;
+    *row = (ms_sites_row_t){.estimated = ms_process.sites == MS_SITES_SAMPLED && !is_variable};
+    ms_site_describe(row, id);
+    if (!is_variable) row->stack = ms_stack_in_place(id);
 }
 
 static bool describe_task(ms_region_t *region, uint64_t id, ms_tasks_row_t *row) {
@@ -209,7 +196,7 @@ static bool describe_thread(ms_region_t *region, uint64_t id, ms_threads_row_t *
             *row = (ms_threads_row_t){.id = id,
                                       .tid = thread->tid,
                                       .name = text_of(region, thread->name, sizeof thread->name),
-                                      .state = thread->state == MS_THREAD_RUNNING ? "running" : "ended",
+                                      .state = ms_thread_state_name(thread),
                                       .start_ns = thread->start_ns};
     }
     ms_unlock(MS_LOCK_THREADS);

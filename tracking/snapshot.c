@@ -117,6 +117,11 @@ static ms_flow_t freed_of_folded(void) {
     return sum;
 }
 
+const char *ms_thread_state_name(const ms_thread_t *thread) {
+    if (thread->code == MS_CODE_FOLDED) return "folded";
+    return thread->state == MS_THREAD_RUNNING ? "running" : "ended";
+}
+
 static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     bool is_folded = thread->code == MS_CODE_FOLDED, running = thread->state == MS_THREAD_RUNNING;
     ms_flow_t own = ms_thread_own_flow(thread), foreign = foreign_frees(thread);
@@ -127,7 +132,7 @@ static void add_thread(ms_snapshot_t *snapshot, const ms_thread_t *thread) {
     row->id = thread->id;
     row->tid = thread->tid;
     row->name = is_folded ? MS_FOLDED_NAME : ms_region_text(&snapshot->region, thread->name, strnlen(thread->name, 16));
-    row->state = is_folded ? "folded" : running ? "running" : "ended";
+    row->state = ms_thread_state_name(thread);
     row->start_ns = thread->start_ns;
     row->end_ns = running ? MS_NULL : is_folded ? 0 : thread->end_ns;
     row->frees_made_bytes = own.freed_bytes + foreign.freed_bytes;
@@ -266,12 +271,30 @@ ms_pcs_t ms_stack_in_place(uint32_t id) {
     return (ms_pcs_t){.count = depth < MS_PCS_MOST ? depth : MS_PCS_MOST, .read = ms_stack_pcs, .id = id};
 }
 
+void ms_site_describe(ms_sites_row_t *row, uint32_t id) {
+    const ms_variable_t *record = ms_variable_of_site(id);
+    row->id = id;
+    if (!record) {
+        row->kind = id == MS_STACK_NONE      ? "none"
+                    : id == MS_STACK_OTHER   ? "other"
+                    : ms_process.full_stacks ? "stack"
+                                             : "caller";
+        return;
+    }
+    const memscope_variable_t *variable = &record->named;
+    row->kind = "variable";
+    row->variable = variable->name;
+    row->type = variable->type;
+    row->function = variable->function;
+    row->file = variable->file;
+    row->line = variable->line;
+}
+
 static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
     ms_cell_t sum = ms_site_sum(id);
     if (sum.allocated_blocks == 0) return true;
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
-    row->id = id;
-    row->kind = id == MS_STACK_OTHER ? "other" : ms_process.full_stacks ? "stack" : "caller";
+    ms_site_describe(row, id);
     row->stack = ms_stack_in_place(id);
     if (ms_process.sites == MS_SITES_EVERY) return ms_snapshot_exact_site(snapshot, row, id);
     set_site_usage(row, &sum, ms_process.sites == MS_SITES_SAMPLED);
@@ -280,17 +303,14 @@ static bool add_stack_site(ms_snapshot_t *snapshot, uint32_t id) {
 
 static bool add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
     const ms_variable_t *record = ms_variable_of_site(id);
-    const memscope_variable_t *variable = &record->named;
     ms_cell_t sum = ms_site_sum(id);
     if (sum.allocated_blocks == 0 && atomic_load_explicit(&record->times, memory_order_relaxed)) return true; /* a region's */
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
-    row->id = id;
-    row->kind = "variable";
-    row->variable = text_of(snapshot, variable->name);
-    row->type = text_of(snapshot, variable->type);
-    row->function = text_of(snapshot, variable->function);
-    row->file = text_of(snapshot, variable->file);
-    row->line = variable->line;
+    ms_site_describe(row, id);
+    row->variable = text_of(snapshot, row->variable);
+    row->type = text_of(snapshot, row->type);
+    row->function = text_of(snapshot, row->function);
+    row->file = text_of(snapshot, row->file);
     if (ms_process.sites == MS_SITES_EVERY) return ms_snapshot_exact_site(snapshot, row, id);
     set_site_usage(row, &sum, false);
     return true;
@@ -300,8 +320,8 @@ static bool add_variable_site(ms_snapshot_t *snapshot, uint32_t id) {
 static bool add_siteless(ms_snapshot_t *snapshot) {
     if (ms_site_sum(0).allocated_blocks == 0) return true;
     ms_sites_row_t *row = ADD_ROW(snapshot, sites);
-    row->kind = "none";
-    return ms_snapshot_exact_site(snapshot, row, 0);
+    ms_site_describe(row, MS_STACK_NONE);
+    return ms_snapshot_exact_site(snapshot, row, MS_STACK_NONE);
 }
 
 static bool fill_sites(ms_snapshot_t *snapshot) {

@@ -9,6 +9,8 @@
 
 #include "tracking/model.h"
 
+struct ms_thread;
+
 /* Memory of a snapshot: pieces straight from the system, given back all at once. */
 typedef struct ms_region {
     struct ms_region_piece *pieces; /* newest first */
@@ -49,6 +51,9 @@ void ms_snapshot_free(ms_snapshot_t *snapshot);
 
 /* A site's stack for a row that is written before the process ends: not copied. */
 ms_pcs_t ms_stack_in_place(uint32_t id);
+/* What a site is, but for its stack: id, kind, and what is known of a variable. Texts are where they are. */
+void ms_site_describe(ms_sites_row_t *row, uint32_t id);
+const char *ms_thread_state_name(const struct ms_thread *thread);
 
 /* Rounded down: standard errors need no libm. */
 uint64_t ms_square_root(unsigned __int128 value);
@@ -74,5 +79,6 @@ void ms_snapshot_null(ms_snapshot_t *snapshot, const char *table, const char *co
 /* The parts that come from the kernel (tracking/snapshot_process.c). */
 bool ms_snapshot_process(ms_snapshot_t *snapshot, const char *reason);
 bool ms_snapshot_modules(ms_snapshot_t *snapshot);
+#define MS_MODULES_NS 1000000000u /* who follows what is mapped looks so often */
 
 #endif
