@@ -60,9 +60,7 @@ static inline void level_add(ms_exact_level_t *level, int64_t change) {
         return;
     }
     int64_t live = atomic_fetch_add_explicit(&level->live_bytes, change, memory_order_relaxed) + change;
-    int64_t peak = atomic_load_explicit(&level->peak_bytes, memory_order_relaxed);
-    while (live > peak && !atomic_compare_exchange_weak_explicit(&level->peak_bytes, &peak, live, memory_order_relaxed,
-                                                                 memory_order_relaxed)) continue;
+    ms_raise_peak(&level->peak_bytes, live);
 }
 
 /* ---- details */
@@ -101,8 +99,6 @@ static MS_COLD ms_exact_detail_t *detail_make(ms_arena_t *arena, ms_cell_t *cell
 static inline ms_exact_detail_t *detail_of(ms_arena_t *arena, ms_cell_t *cell, uint32_t site) {
     return ms_likely(cell->detail != NULL) ? cell->detail : detail_make(arena, cell, site);
 }
-
-static inline void add(uint64_t *counter, uint64_t amount) { ms_count(counter, amount); }
 
 static inline void add_real(double *sum, double amount) {
     double value = *sum + amount;
@@ -158,8 +154,8 @@ void ms_exact_allocated(ms_arena_t *arena, uint32_t site, const void *base, size
     int64_t peak = process_add((int64_t)size);
     advance(detail, cell, arena->now_ms);
     note_share(cell, peak);
-    add(&cell->allocated_bytes, size);
-    add(&cell->allocated_blocks, 1);
+    ms_count(&cell->allocated_bytes, size);
+    ms_count(&cell->allocated_blocks, 1);
     level_add(detail->level, (int64_t)size);
     count_bucket(&detail->sizes, &detail->size_bucket, ms_log2_bucket(size), 1);
     count_thread(&detail->allocated_by, &detail->allocating_threads, arena->tenant);
@@ -174,15 +170,15 @@ void ms_exact_freed(ms_arena_t *arena, uint32_t site, const void *base, size_t s
     int64_t peak = process_add(-(int64_t)size);
     advance(detail, cell, now);
     note_share(cell, peak);
-    add(&cell->freed_bytes, size);
-    add(&cell->freed_blocks, 1);
+    ms_count(&cell->freed_bytes, size);
+    ms_count(&cell->freed_blocks, 1);
     level_add(detail->level, -(int64_t)size);
     count_bucket(&detail->lifetimes, &detail->lifetime_bucket, ms_log2_bucket(now > born ? now - born : 0), 1);
     count_thread(&detail->freed_by, &detail->freeing_threads, arena->tenant);
     if (arena->last_block != base) return;
     arena->last_block = NULL;
-    add(&detail->temporary_bytes, size);
-    add(&detail->temporary_blocks, 1);
+    ms_count(&detail->temporary_bytes, size);
+    ms_count(&detail->temporary_blocks, 1);
 }
 
 /* A block that is named right after it was allocated, which is usual, takes its share of the peak along. */
@@ -195,20 +191,20 @@ void ms_exact_renamed(ms_arena_t *arena, uint32_t from, uint32_t to, const void 
     note_share(before, peak);
     note_share(after, peak);
     uint32_t bucket = ms_log2_bucket(size);
-    add(&before->allocated_bytes, -(uint64_t)size);
-    add(&before->allocated_blocks, -(uint64_t)1);
+    ms_count(&before->allocated_bytes, -(uint64_t)size);
+    ms_count(&before->allocated_blocks, -(uint64_t)1);
     level_add(left->level, -(int64_t)size);
     count_bucket(&left->sizes, &left->size_bucket, bucket, -(uint64_t)1);
-    add(&after->allocated_bytes, size);
-    add(&after->allocated_blocks, 1);
+    ms_count(&after->allocated_bytes, size);
+    ms_count(&after->allocated_blocks, 1);
     level_add(entered->level, (int64_t)size);
     count_bucket(&entered->sizes, &entered->size_bucket, bucket, 1);
     count_thread(&entered->allocated_by, &entered->allocating_threads, arena->tenant);
     if (arena->last_block != base || arena->last_peak == peak) return; /* not in the peak for sure */
-    add(&before->at_peak_bytes, -(uint64_t)size);
-    add(&before->at_peak_blocks, -(uint64_t)1);
-    add(&after->at_peak_bytes, size);
-    add(&after->at_peak_blocks, 1);
+    ms_count(&before->at_peak_bytes, -(uint64_t)size);
+    ms_count(&before->at_peak_blocks, -(uint64_t)1);
+    ms_count(&after->at_peak_bytes, size);
+    ms_count(&after->at_peak_blocks, 1);
 }
 
 /* ---- sums */
