@@ -558,6 +558,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
         table_insert(block); /* cannot fail: it was in the table a moment ago */
         set_spare(block, 0);
         if (block->touched > block->mapped) block->touched = block->mapped;
+        if (large.beyond) cache_limit(ms_os_monotonic_ns());
         ms_unlock(MS_LOCK_LARGE);
         if (block->used > block->mapped) __atomic_store_n(&block->used, block->mapped, __ATOMIC_RELAXED);
     }

@@ -375,6 +375,9 @@ START_TEST(what_was_live_together_waits_for_the_next_turn) {
     ms_large_t *other = allocated(48 * MIB);
     ck_assert_uint_le(ms_large_mapped_bytes(), most + most / 8);
     ck_assert_uint_lt(ms_large_mapped_bytes(), most + 48 * MIB);
+    ck_assert_uint_gt(ms_large_totals().cached_bytes, 32 * MIB);
+    while (ms_large_totals().live_mapped_bytes < most) ck_assert(ms_large_resize(other, other->mapped + MIB)); /* by a little each time */
+    ck_assert_uint_le(ms_large_totals().cached_bytes, ms_large_totals().live_mapped_bytes / 8);
     release_marked(other);
 }
 END_TEST
