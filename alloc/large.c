@@ -495,15 +495,22 @@ static size_t growing(size_t bytes) {
 /* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
 static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
 
-/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, and that is no larger than
- * what a block that grows is given. */
+/* Whether more than a quarter of what was touched is not asked for, and that is more than the program has proved to ask for again:
+ * the block may live for ever with it. */
+static bool has_too_much(const ms_large_t *block, size_t bytes) {
+    size_t waste = block->used > bytes ? block->used - bytes : 0;
+    return waste > block->used / 4 && large.spare_bytes + waste > (large.useful - CACHE_LEAST) / 2;
+}
+
+/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, but not much more, and that is
+ * no larger than what a block that grows is given. */
 static ms_large_t *cache_take_warm(size_t bytes, size_t used) {
     if (bytes > CACHE_BLOCK_MAX) return NULL;
     size_t most = growing(bytes);
     uint32_t last = bin_of(most < CACHE_BLOCK_MAX ? most : CACHE_BLOCK_MAX);
     for (uint32_t bin = bin_of(rounded(bytes)); bin <= last; bin++) {
         ms_large_t *block = large.bins[bin];
-        if (!block || block->backend || block->mapped < bytes || block->used < used) continue;
+        if (!block || block->backend || block->mapped < bytes || block->used < used || has_too_much(block, bytes)) continue;
         cache_remove(block);
         return block;
     }

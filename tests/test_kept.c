@@ -354,6 +354,24 @@ START_TEST(what_grows_by_half_takes_pages_that_are_there) {
 }
 END_TEST
 
+/* They may live for ever: of pages that were touched they take little more than they need. */
+START_TEST(what_grows_takes_not_much_more_than_it_needs) {
+    enum { COUNT = 12 };
+    ms_large_t *grown[COUNT];
+    size_t touched = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        ms_large_t *old = allocated(16 * MIB);
+        grown[i] = allocated(4 * MIB);
+        memset(grown[i]->payload, 0x77, grown[i]->size);
+        release_marked(old);
+        ck_assert(ms_large_resize(grown[i], 7 * MIB));
+        touched += grown[i]->used;
+    }
+    ck_assert_uint_le(touched, COUNT * 7 * MIB + 16 * MIB); /* half of 32 MiB at most */
+    for (size_t i = 0; i < COUNT; i++) release_marked(grown[i]);
+}
+END_TEST
+
 /* A program that frees much and asks for it again, in turn: once that is known, all of it waits, and no more than was live together. */
 START_TEST(what_was_live_together_waits_for_the_next_turn) {
     enum { COUNT = 20, TURNS = 12 };
@@ -402,7 +420,7 @@ int main(void) {
                                   of_a_mapping_the_rest_goes_back, the_rest_that_is_asked_for_again_stays,
                                   a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache,
                                   what_grows_by_half_takes_pages_that_are_there,
-                                  what_was_live_together_waits_for_the_next_turn};
+                                  what_grows_takes_not_much_more_than_it_needs, what_was_live_together_waits_for_the_next_turn};
     tcase = tcase_create("cache");
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
     for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
