@@ -247,7 +247,7 @@ static void note_miss(size_t bytes) {
         large.missed_ns = now;
         if (large.useful < CACHE_MOST)
             __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
-        else if (large.beyond < CACHE_BEYOND)
+        else if (large.beyond < CACHE_BEYOND && ms_os_address_space_is_free()) /* else it is what others are refused */
             large.beyond = large.beyond ? 2 * large.beyond : CACHE_MOST;
         return;
     }

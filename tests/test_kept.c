@@ -400,6 +400,23 @@ START_TEST(what_was_live_together_waits_for_the_next_turn) {
 }
 END_TEST
 
+/* Where what is mapped is limited, what waits here is what the program's own mmap() and the stacks of threads do not get. */
+START_TEST(a_limit_of_what_is_mapped_is_not_used_up) {
+    enum { COUNT = 20, TURNS = 12 };
+    ms_large_t *blocks[COUNT];
+    struct rlimit before, limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_DATA, &before), 0);
+    limit = (struct rlimit){.rlim_cur = (rlim_t)1 << 40, .rlim_max = before.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (size_t i = 0; i < COUNT; i++) blocks[i] = allocated(9 * MIB);
+        for (size_t i = 0; i < COUNT; i++) release_marked(blocks[i]);
+    }
+    ck_assert_int_eq(setrlimit(RLIMIT_DATA, &before), 0);
+    ck_assert_uint_le(ms_large_totals().cached_bytes, 32 * MIB);
+}
+END_TEST
+
 int main(void) {
     const TTest *tests[] = {freed_once_is_used_again,
                             both_keep_and_the_first_asks,
@@ -420,7 +437,8 @@ int main(void) {
                                   of_a_mapping_the_rest_goes_back, the_rest_that_is_asked_for_again_stays,
                                   a_mapping_that_is_too_small_grows, one_that_cannot_grow_stays_in_the_cache,
                                   what_grows_by_half_takes_pages_that_are_there,
-                                  what_grows_takes_not_much_more_than_it_needs, what_was_live_together_waits_for_the_next_turn};
+                                  what_grows_takes_not_much_more_than_it_needs, what_was_live_together_waits_for_the_next_turn,
+                                  a_limit_of_what_is_mapped_is_not_used_up};
     tcase = tcase_create("cache");
     tcase_add_checked_fixture(tcase, start_cache, end_cache);
     for (size_t i = 0; i < sizeof cache_tests / sizeof cache_tests[0]; i++) tcase_add_test(tcase, cache_tests[i]);
