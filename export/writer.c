@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,10 +59,15 @@ int ms_open_aside(const char *path, int flags) {
 #define READER_LOOKS 100
 #define READER_PAUSE_NS 10000000
 
+bool ms_is_pipe(const char *path) {
+    struct stat file;
+    return stat(path, &file) == 0 && S_ISFIFO(file.st_mode);
+}
+
 /* After an open() that failed. A pipe that nobody reads yet is tried for a second. */
-static bool is_worth_a_try(int *looks) {
+static bool is_worth_a_try(bool pipe, int *looks) {
     if (errno == EINTR) return true;
-    if (errno != ENXIO || ++*looks > READER_LOOKS) return false;
+    if (!pipe || errno != ENXIO || ++*looks > READER_LOOKS) return false;
     nanosleep(&(struct timespec){.tv_nsec = READER_PAUSE_NS}, NULL);
     return true;
 }
@@ -69,12 +75,13 @@ static bool is_worth_a_try(int *looks) {
 int ms_writer_open(ms_writer_t *writer, const char *path, bool waits) {
     /* The buffer first: a process out of memory must not truncate the file it cannot then write. */
     if (ms_writer_fd(writer, -1) != 0) return writer->error;
+    bool pipe = !waits && ms_is_pipe(path); /* others may have to be waited for: a file that somebody has a lease on */
     int looks = 0;
     do {
-        writer->fd = ms_open_aside(path, O_WRONLY | O_CREAT | O_TRUNC | (waits ? 0 : O_NONBLOCK));
-    } while (writer->fd < 0 && is_worth_a_try(&looks));
+        writer->fd = ms_open_aside(path, O_WRONLY | O_CREAT | O_TRUNC | (pipe ? O_NONBLOCK : 0));
+    } while (writer->fd < 0 && is_worth_a_try(pipe, &looks));
     if (writer->fd < 0) return writer->error = errno;
-    if (!waits) fcntl(writer->fd, F_SETFL, 0); /* a reader may be slow */
+    if (pipe) fcntl(writer->fd, F_SETFL, 0); /* a reader may be slow */
     writer->owns_fd = true;
     return 0;
 }

@@ -32,6 +32,8 @@ typedef struct ms_writer {
  * streams it has closed must not get into the file. Returns it, or -1 with errno. */
 int ms_open_aside(const char *path, int flags);
 
+bool ms_is_pipe(const char *path);
+
 /* Creates or truncates the file at `path` (mode 0666 & ~umask, close-on-exec). A directory is EISDIR and stays as it
  * is. A pipe that nobody reads is waited for; for a second only, and then ENXIO, unless `waits`. Returns 0 or the errno
  * value, which also sticks to the writer. */

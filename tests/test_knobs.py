@@ -1,10 +1,14 @@
 """Every knob of tracking/knobs.def changes behaviour, refuses bad values with one line and the default, and shows in
 the data. A knob without a function knob_NAME below fails."""
+import contextlib
+import fcntl
 import json
 import os
 import re
 import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -182,6 +186,22 @@ def knob_output():
             out, errors, status, _ = probe(f"output:{path}", "usable", snapshot=False)
             data = json.loads(reader.communicate(timeout=120)[0])
         check(status == 0 and errors == "" and data["totals"], f"a pipe with a reader: exit status {status}, {errors!r}")
+        path = os.path.join(directory, "socket.json")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            out, errors, status, _ = probe(f"output:{path}", "usable", snapshot=False)
+        check(errors == f"memscope: cannot write {path}: No such device or address\n", f"a socket: {errors!r}")
+        path = os.path.join(directory, "leased.json")
+        with open(path, "w", encoding="utf-8"):
+            pass
+        leased = os.open(path, os.O_RDONLY)
+        before = signal.signal(signal.SIGIO, lambda *_: fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+        with contextlib.suppress(OSError):  # not every file system has leases
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        out, errors, status, _ = probe(f"output:{path}", "usable", snapshot=False)
+        signal.signal(signal.SIGIO, before)
+        os.close(leased)
+        check(errors == "" and os.path.getsize(path) > 0, f"a file that is let go of when it is asked for: {errors!r}")
 
 
 def knob_formats():

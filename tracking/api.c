@@ -7,6 +7,7 @@
 #include "alloc/thread.h"
 #include "config.h"
 #include "export/file.h"
+#include "export/writer.h"
 #include "memscope/memscope.h"
 #include "tracking/check_stacks.h"
 #include "tracking/event_log.h"
@@ -285,7 +286,7 @@ static void write_format(const ms_snapshot_t *snapshot, const ms_path_t *path, s
     int error;
     bool recorded = formats[which].format == MS_FORMAT_MSGPACK && ms_interval_finish(snapshot, path->text, &error);
     if (!recorded) error = write_file(snapshot, path->text, formats[which].format);
-    const char *why = error == ENXIO ? "nobody reads it" : strerrordesc_np(error); /* a pipe */
+    const char *why = error == ENXIO && ms_is_pipe(path->text) ? "nobody reads it" : strerrordesc_np(error);
     if (error) ms_os_say("cannot write ", path->text, ": ", why, NULL);
 }
 
