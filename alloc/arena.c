@@ -1826,11 +1826,10 @@ static void clear_part(char *from, char *to, char *first, char *end) {
     if (from < to) clear(from, (size_t)(to - from));
 }
 
-/* Whole pages that nobody touched: nothing is there, but somebody who serves page faults (userfaultfd) may have something to put
- * there. */
-static void drop_part(char *from, char *to, char *first, char *end) {
+/* Pages that nobody touched: nothing is there, but somebody who serves page faults (userfaultfd) may have something to put there.
+ * The first one holds the header; what follows the block in the last one is part of its mapping, and nobody's. */
+static void drop_part(char *from, char *to, char *first) {
     if (from < first) from += MS_PAGE;
-    if (to > end) to -= MS_PAGE;
     if (from < to) ms_os_clear(from, (size_t)(to - from));
 }
 
@@ -1851,7 +1850,7 @@ static void clear_pages(char *start, size_t pages, char *first, char *end) {
         if (gap < CLEAR_GAP && (gap == 0 || page + gap < pages)) continue;
         clear_part(start + from * MS_PAGE, start + page * MS_PAGE, first, end);
         from = page + gap;
-        drop_part(start + page * MS_PAGE, start + from * MS_PAGE, first, end);
+        drop_part(start + page * MS_PAGE, start + from * MS_PAGE, first);
     }
     clear_part(start + from * MS_PAGE, start + pages * MS_PAGE, first, end);
 }

@@ -1,14 +1,18 @@
 /* The C entry points against what their manual pages promise: size x alignment x entry point, contents, limits. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/entries.h"
@@ -338,6 +342,60 @@ START_TEST(calloc_of_large_blocks_clears_all) {
             ck_assert_msg(only_zeros(block, size), "calloc of %zu is not zeroed", size);
             free(block);
         }
+    free(live);
+}
+END_TEST
+
+/* Whoever serves page faults has something for every page that is not there, unless he is told that it was dropped: as one who
+ * restores a process and copies its memory when it is asked for. */
+static int faults;
+static struct uffdio_range dropped[64];
+static size_t drops;
+
+static void *serve_faults(void *unused) {
+    static char junk[4096] __attribute__((aligned(4096)));
+    memset(junk, 'x', sizeof junk);
+    for (struct uffd_msg event; read(faults, &event, sizeof event) == sizeof event;) {
+        if (event.event == UFFD_EVENT_REMOVE) {
+            dropped[drops % 64].start = event.arg.remove.start;
+            dropped[drops++ % 64].len = event.arg.remove.end - event.arg.remove.start;
+            continue;
+        }
+        uint64_t page = event.arg.pagefault.address & ~(uint64_t)4095;
+        bool is_zero = false;
+        for (size_t i = 0; i < drops && i < 64; i++) is_zero |= page - dropped[i].start < dropped[i].len;
+        struct uffdio_zeropage zero = {.range = {.start = page, .len = 4096}};
+        struct uffdio_copy copy = {.dst = page, .src = (uintptr_t)junk, .len = 4096};
+        if (is_zero)
+            ioctl(faults, UFFDIO_ZEROPAGE, &zero);
+        else
+            ioctl(faults, UFFDIO_COPY, &copy);
+    }
+    return unused;
+}
+
+START_TEST(calloc_of_pages_that_others_fill_is_zero) {
+    size_t size = 301001;
+    void *live = malloc((size_t)256 << 20); /* so much is live that what is freed now is used again */
+    char *block = malloc(size);
+    ck_assert(live && block);
+    uintptr_t first = ((uintptr_t)block + 4095) & ~(uintptr_t)4095, end = ((uintptr_t)block + size + 4095) & ~(uintptr_t)4095;
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE};
+    struct uffdio_register pages = {.range = {.start = first, .len = end - first}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    pthread_t server;
+    if (faults >= 0 && ioctl(faults, UFFDIO_API, &api) == 0 && pthread_create(&server, NULL, serve_faults, NULL) == 0) {
+        free(block);
+        madvise((void *)first, end - first, MADV_DONTNEED);
+        if (ioctl(faults, UFFDIO_REGISTER, &pages) == 0) {
+            block = calloc(1, size);
+            ck_assert_msg(only_zeros(block, size), "what somebody put there");
+            ioctl(faults, UFFDIO_UNREGISTER, &pages.range);
+            free(block);
+        }
+    } else {
+        free(block);
+    }
     free(live);
 }
 END_TEST
@@ -718,6 +776,7 @@ static Suite *suite(void) {
                             calloc_zeroes_reused_memory,
                             calloc_of_large_blocks_touches_little,
                             calloc_of_large_blocks_clears_all,
+                            calloc_of_pages_that_others_fill_is_zero,
                             impossible_sizes_are_refused,
                             more_than_the_machine_has_is_refused,
                             products_that_overflow_are_refused,
