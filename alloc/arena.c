@@ -1654,13 +1654,20 @@ static void *resize_large(ms_arena_t *arena, ms_block_facts_t *old, size_t size,
     return large->payload;
 }
 
+/* Whether a block that is counted next is sampled, or may be: the countdown ends at settles, too, which are more frequent. */
+static bool may_be_sampled(const ms_arena_t *arena, size_t size) {
+    if (ms_process.sites != MS_SITES_SAMPLED || arena->countdown >= (int64_t)size) return false;
+    int64_t left = arena->sample_left - (arena->countdown_set - arena->countdown);
+    return left < (int64_t)size || ms_process.knobs.sample_rate;
+}
+
 /* Only the thread that owns the slab may leave the block where it is: a block with its code lies in its slabs. Blocks
  * about to be sampled move, their weight needs room. */
 static void *resize_small(ms_arena_t *arena, ms_block_facts_t *old, size_t size, const ms_caller_t *from) {
     if (size > MS_SMALL_MAX || ms_facts_flags(old->facts) & MS_FLAG_EXTENDED || ms_class_of(size) != old->slab->class ||
         atomic_load_explicit(&old->slab->arena, memory_order_relaxed) != arena)
         return NULL;
-    if (arena->countdown < (int64_t)size && ms_process.sites == MS_SITES_SAMPLED) return NULL;
+    if (may_be_sampled(arena, size)) return NULL;
     resize_counted(arena, old, old->base, size, from);
     return old->base;
 }

@@ -17,7 +17,7 @@
 #define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
 #define CACHE_LEAST ((size_t)1 << 20) /* an eighth of what is live may be kept, or as much as has proved useful: */
 #define CACHE_MOST ((size_t)32 << 20)    /* between these, and for MS_DECAY_NS */
-#define CACHE_BEYOND ((size_t)256 << 20) /* and so much more where no peak rises for it */
+#define CACHE_BEYOND ((size_t)128 << 20) /* and so much more where no peak rises for it */
 #define RECENT 64
 
 /* Open addressing, linear probing, at most half full if memory allows. Removing moves what follows back, so that a
@@ -492,8 +492,11 @@ static size_t growing(size_t bytes) {
     return rounded(spare ? 3 * bytes : bytes);
 }
 
-/* Whether a resize to `bytes` from base may keep the mapping as it is: it fits and wastes at most half. */
-static bool fits(const ms_large_t *block, size_t bytes) { return bytes <= block->mapped && bytes > block->used / 2; }
+/* Whether a resize to `size`, `bytes` from base, may keep the mapping as it is: it fits, and grows or wastes at most half. What is
+ * used may be what an earlier block there used. */
+static bool fits(const ms_large_t *block, size_t size, size_t bytes) {
+    return bytes <= block->mapped && (size >= block->size || bytes > block->used / 2);
+}
 
 /* Whether more than a quarter of what was touched is not asked for, and that is more than the program has proved to ask for again:
  * the block may live for ever with it. */
@@ -550,7 +553,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
     if (size > PTRDIFF_MAX - 2 * MS_PAGE) return false;
     size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
     size_t bytes = padding + sizeof(ms_header_t) + size;
-    bool done = fits(block, bytes);
+    bool done = fits(block, size, bytes);
     if (!done && (block->backend || padding != 0 || bytes < MS_DIRECT_MIN)) return false;
     size_t more = bytes > block->used ? bytes - block->used : 0;
     if (more && !ms_limit_begin(more)) {

@@ -17,7 +17,7 @@
  * LIVE and KEPT blocks are in the table and their memory is there: whoever finds a block by a right pointer may read its
  * header without a lock. KEPT ones are a few that one arena freed last and will hand out next (ms_large_kept_t). All
  * that is freed besides waits in a cache for a second, at most an eighth of what is live or what has proved useful, 1 to 32 MiB, together
- * with what live blocks were given too much of; and, where that has not been enough, up to 256 MiB of what was live together.
+ * with what live blocks were given too much of; and, where that has not been enough, up to 128 MiB of what was live together.
  * Table and cache belong to MS_LOCK_LARGE; the table is read without it, and a reader who finds nothing asks again under the lock. */
 #ifndef MS_ALLOC_LARGE_H
 #define MS_ALLOC_LARGE_H

@@ -374,7 +374,7 @@ END_TEST
 
 /* A program that frees much and asks for it again, in turn: once that is known, all of it waits, and no more than was live together. */
 START_TEST(what_was_live_together_waits_for_the_next_turn) {
-    enum { COUNT = 20, TURNS = 12 };
+    enum { COUNT = 16, TURNS = 12 };
     ms_large_t *blocks[COUNT];
     for (size_t i = 0; i < COUNT; i++) blocks[i] = allocated(5 * MIB);
     uint64_t most = ms_large_mapped_bytes();
@@ -402,7 +402,7 @@ END_TEST
 
 /* Where what is mapped is limited, what waits here is what the program's own mmap() and the stacks of threads do not get. */
 START_TEST(a_limit_of_what_is_mapped_is_not_used_up) {
-    enum { COUNT = 20, TURNS = 12 };
+    enum { COUNT = 16, TURNS = 12 };
     ms_large_t *blocks[COUNT];
     struct rlimit before, limit;
     ck_assert_int_eq(getrlimit(RLIMIT_DATA, &before), 0);

@@ -276,6 +276,27 @@ START_TEST(calloc_zeroes_reused_memory) {
 }
 END_TEST
 
+/* What grows in small steps is copied when it needs a larger class, or is sampled: not at each settle of the counters. */
+static int moves_of_growth(size_t from, size_t to, size_t step) {
+    int moves = 0;
+    char *block = malloc(from);
+    for (size_t size = from; size < to; size += step) {
+        char *grown = realloc(block, size);
+        ck_assert_ptr_nonnull(grown);
+        moves += grown != block;
+        block = grown;
+    }
+    free(block);
+    return moves;
+}
+
+START_TEST(growth_in_small_steps_copies_seldom) {
+    if (!support_is_memscope()) return;
+    ck_assert_int_lt(moves_of_growth(10000, 20000, 16), 80);
+    for (int round = 0; round < 4; round++) ck_assert_int_lt(moves_of_growth(100000, 400000, 1024), 60);
+}
+END_TEST
+
 /* Large blocks taken in turn, thinly used: zero they are, and nobody touched the rest of their pages for it. Sizes differ: so do
  * the pages in which they end. */
 static size_t thin_use(size_t most, uint64_t *state) {
@@ -774,6 +795,7 @@ static Suite *suite(void) {
                             realloc_at_random_keeps_contents,
                             realloc_to_nothing_frees,
                             calloc_zeroes_reused_memory,
+                            growth_in_small_steps_copies_seldom,
                             calloc_of_large_blocks_touches_little,
                             calloc_of_large_blocks_clears_all,
                             calloc_of_pages_that_others_fill_is_zero,
