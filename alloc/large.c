@@ -253,6 +253,9 @@ static void note_miss(size_t bytes) {
     }
 }
 
+/* A block may have so much too much if the program has proved to ask for it again: it may live for ever with it. */
+static bool may_spare(size_t waste) { return large.spare_bytes + waste <= (large.useful - CACHE_LEAST) / 2; }
+
 #define DOUBLING 8u /* bins */
 
 /* Of the bins from a doubling below to one above what is asked for. First what fits, the smallest of it, the newest, which is warm:
@@ -267,7 +270,7 @@ static ms_large_t *cache_take(size_t bytes) {
         size_t waste = block->mapped - bytes;
         if (waste > block->mapped / 4 && !block->backend) {
             uint32_t had = bin_of(block->mapped);
-            if (large.spare_bytes + waste > (large.useful - CACHE_LEAST) / 2 && tailor(block, bytes)) {
+            if (!may_spare(waste) && tailor(block, bytes)) {
                 large.dropped_ns[had] = ms_os_monotonic_ns();
                 return block;
             }
@@ -498,22 +501,17 @@ static bool fits(const ms_large_t *block, size_t size, size_t bytes) {
     return bytes <= block->mapped && (size >= block->size || bytes > block->used / 2);
 }
 
-/* Whether more than a quarter of what was touched is not asked for, and that is more than the program has proved to ask for again:
- * the block may live for ever with it. */
-static bool has_too_much(const ms_large_t *block, size_t bytes) {
-    size_t waste = block->used > bytes ? block->used - bytes : 0;
-    return waste > block->used / 4 && large.spare_bytes + waste > (large.useful - CACHE_LEAST) / 2;
-}
-
-/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, but not much more, and that is
- * no larger than what a block that grows is given. */
+/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, but at most a quarter too much,
+ * or what may be spared, and that is no larger than what a block that grows is given. */
 static ms_large_t *cache_take_warm(size_t bytes, size_t used) {
     if (bytes > CACHE_BLOCK_MAX) return NULL;
     size_t most = growing(bytes);
     uint32_t last = bin_of(most < CACHE_BLOCK_MAX ? most : CACHE_BLOCK_MAX);
     for (uint32_t bin = bin_of(rounded(bytes)); bin <= last; bin++) {
         ms_large_t *block = large.bins[bin];
-        if (!block || block->backend || block->mapped < bytes || block->used < used || has_too_much(block, bytes)) continue;
+        if (!block || block->backend || block->mapped < bytes || block->used < used) continue;
+        size_t waste = block->used > bytes ? block->used - bytes : 0;
+        if (waste > block->used / 4 && !may_spare(waste)) continue;
         cache_remove(block);
         return block;
     }
