@@ -31,7 +31,8 @@ static struct {
     _Atomic(table_t *) table;
     uint64_t blocks;        /* in the table */
     uint64_t mapped_bytes;  /* of these */
-    uint64_t most_mapped;   /* at one time, lately */
+    uint64_t most_mapped;   /* at one time, lately: */
+    uint64_t decayed_ns;    /* when it was last brought nearer to what is mapped */
     uint64_t cached_bytes;
     uint64_t spare_bytes;   /* of blocks that are not in the cache and got more than they asked for: their sum of `spare` */
     ms_large_t *unused;     /* descriptors */
@@ -40,7 +41,6 @@ static struct {
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
     size_t useful;             /* bytes that the cache may hold whatever is live */
-    size_t beyond;             /* and what has proved useful when that was CACHE_MOST */
     uint64_t missed_ns;        /* when that changed */
     uint64_t dropped_ns[BINS]; /* when the cache last dropped a block for lack of room, 0: not since the last miss */
 } large = {.useful = CACHE_LEAST}; /* MS_LOCK_LARGE */
@@ -245,10 +245,7 @@ static void note_miss(size_t bytes) {
         if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > MS_DECAY_NS / 4) continue;
         large.dropped_ns[bin] = 0;
         large.missed_ns = now;
-        if (large.useful < CACHE_MOST)
-            __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
-        else if (large.beyond < CACHE_BEYOND && ms_os_address_space_is_free()) /* else it is what others are refused */
-            large.beyond = large.beyond ? 2 * large.beyond : CACHE_MOST;
+        if (large.useful < CACHE_MOST) __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
         return;
     }
 }
@@ -293,27 +290,41 @@ static bool may_be_cached(const ms_large_t *block) {
     return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
 }
 
-/* What the cache may hold: `beyond` only together with what is live no more than was live lately. What live blocks have too much
- * takes part of the budget, as it did when they waited here, but at most half: they may live for ever. */
+/* What the cache may hold. CACHE_BEYOND only together with what is live no more than was live lately, and where address space is not
+ * what others are refused then. What live blocks have too much takes part of the budget, as it did when they waited here, but at most
+ * half: they may live for ever. */
 static size_t cache_budget(void) {
     size_t budget = large.mapped_bytes / 8, live = large.mapped_bytes + large.useful;
     if (budget < large.useful) budget = large.useful;
     budget -= large.spare_bytes < budget / 2 ? large.spare_bytes : budget / 2;
-    size_t room = large.most_mapped > live ? large.most_mapped - live : 0;
-    return budget + (room < large.beyond ? room : large.beyond);
+    if (large.cached_bytes <= budget || large.most_mapped <= live || !ms_os_address_space_is_free()) return budget;
+    size_t room = large.most_mapped - live;
+    return budget + (room < CACHE_BEYOND ? room : CACHE_BEYOND);
 }
 
 /* What is dropped here and asked for again soon should have been kept: note_miss(). */
-static void cache_limit(uint64_t now) {
-    for (size_t budget = cache_budget(); large.cached_bytes > budget;) {
+static void cache_limit(void) {
+    size_t budget = cache_budget();
+    if (large.cached_bytes <= budget) return;
+    for (uint64_t now = ms_os_monotonic_ns(); large.cached_bytes > budget; cache_drop_oldest())
         large.dropped_ns[bin_of(large.oldest->mapped)] = now;
-        cache_drop_oldest();
-    }
+}
+
+/* What a mapping that grew was never asked for goes back: the block is found by what of it is warm, and counted so. */
+static void trim_unused(ms_large_t *block) {
+    size_t mapped = rounded(block->used);
+    if (block->backend || mapped > block->mapped - block->mapped / 4) return;
+    char *base = ms_os_remap(block->base, block->mapped, mapped);
+    if (!base) return;
+    block->base = base;
+    block->mapped = mapped;
+    if (block->touched > mapped) block->touched = mapped;
 }
 
 static void cache_put(ms_large_t *block) {
+    trim_unused(block);
     cache_insert(block);
-    cache_limit(block->freed_ns);
+    cache_limit();
 }
 
 /* ---- allocating and freeing under the lock */
@@ -364,7 +375,7 @@ ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
         if (table_insert(block)) {
             ms_large_set_live(block, size, bytes);
-            if (large.beyond) cache_limit(ms_os_monotonic_ns());
+            cache_limit();
         } else {
             give_back(block);
             descriptor_free(block);
@@ -566,7 +577,7 @@ bool ms_large_resize(ms_large_t *block, size_t size) {
         table_insert(block); /* cannot fail: it was in the table a moment ago */
         set_spare(block, 0);
         if (block->touched > block->mapped) block->touched = block->mapped;
-        if (large.beyond) cache_limit(ms_os_monotonic_ns());
+        cache_limit();
         ms_unlock(MS_LOCK_LARGE);
         if (block->used > block->mapped) __atomic_store_n(&block->used, block->mapped, __ATOMIC_RELAXED);
     }
@@ -599,14 +610,13 @@ void ms_large_trim(void) {
 void ms_large_decay(uint64_t now_ns) {
     ms_lock(MS_LOCK_LARGE);
     while (large.oldest && large.oldest->freed_ns + MS_DECAY_NS < now_ns) cache_drop_oldest();
+    if (now_ns - large.decayed_ns > MS_DECAY_NS) {
+        large.decayed_ns = now_ns;
+        large.most_mapped -= (large.most_mapped - large.mapped_bytes) / 2;
+    }
     if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > MS_DECAY_NS) {
         large.missed_ns = now_ns;
-        large.most_mapped -= (large.most_mapped - large.mapped_bytes) / 2;
-        large.beyond /= 2;
-        if (large.beyond < CACHE_MOST) {
-            large.beyond = 0;
-            __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
-        }
+        __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
     }
     ms_unlock(MS_LOCK_LARGE);
 }
