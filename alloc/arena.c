@@ -915,7 +915,7 @@ static void sample_large(ms_arena_t *arena, request_t *request, ms_large_t *bloc
 static bool is_large(const request_t *request) { return request->size > MS_SMALL_MAX || request->alignment > MS_PAGE; }
 
 static ms_large_t *large_memory(ms_arena_t *arena, const request_t *request) {
-    ms_large_t *kept = request->alignment == 16 ? ms_large_take(&arena->kept, request->size, request->room) : NULL;
+    ms_large_t *kept = request->alignment <= MS_LARGE_HEAD ? ms_large_take(&arena->kept, request->size, request->room) : NULL;
     if (kept) return kept;
     backend_ensure();
     return ms_large_allocate(request->size, request->alignment, request->room);
@@ -1470,7 +1470,7 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
 }
 
 /* A large block without an alignment has its payload there in a page. */
-static inline bool may_be_large(const void *payload) { return ((uintptr_t)payload & (MS_PAGE - 1)) == sizeof(ms_header_t); }
+static inline bool may_be_large(const void *payload) { return ((uintptr_t)payload & (MS_PAGE - 1)) == MS_LARGE_HEAD; }
 
 /* ---- freeing in the usual ways, without what is rare. False: not such a block, nothing was changed, release_checked() finds
  * out what it is. The header says what there is to do; `arena` expects blocks, which it does not where every event is looked

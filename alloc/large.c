@@ -14,10 +14,15 @@
 /* The cache has a bin for each size that rounded() can give. */
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
-#define BINS ((25 - CACHE_MIN_EXPONENT + 1) * 8)
+#define DOUBLINGS (25 - CACHE_MIN_EXPONENT + 1)
+#define DOUBLING 8u /* bins */
+#define BINS (DOUBLINGS * DOUBLING)
 #define CACHE_LEAST ((size_t)1 << 20) /* an eighth of what is live may be kept, or as much as has proved useful: */
 #define CACHE_MOST ((size_t)32 << 20)    /* between these, and for MS_DECAY_NS */
 #define CACHE_BEYOND ((size_t)128 << 20) /* and so much more where no peak rises for it */
+#define SPLIT_LEAST ((size_t)32 << 10)   /* a mapping is not split into smaller ones */
+#define CUT_LEAST ((size_t)256 << 10)    /* nor is less of one given back */
+#define BOUNDS_SHIFT 9
 #define RECENT 64
 
 /* Open addressing, linear probing, at most half full if memory allows. Removing moves what follows back, so that a
@@ -34,15 +39,18 @@ static struct {
     uint64_t most_mapped;   /* at one time, lately: */
     uint64_t decayed_ns;    /* when it was last brought nearer to what is mapped */
     uint64_t cached_bytes;
-    uint64_t spare_bytes;   /* of blocks that are not in the cache and got more than they asked for: their sum of `spare` */
     ms_large_t *unused;     /* descriptors */
     ms_large_t *bins[BINS];            /* newest first */
     ms_large_t *newest, *oldest;       /* of the cache */
+    ms_large_t *starts[1 << BOUNDS_SHIFT], *ends[1 << BOUNDS_SHIFT]; /* its own mappings, by where they start and end */
     uintptr_t recent[RECENT]; /* payloads freed last */
     size_t recent_next;
     size_t useful;             /* bytes that the cache may hold whatever is live */
     uint64_t missed_ns;        /* when that changed */
-    uint64_t dropped_ns[BINS]; /* when the cache last dropped a block for lack of room, 0: not since the last miss */
+    uint64_t dropped_ns;       /* when the cache last dropped something for lack of room, */
+    size_t dropped[DOUBLINGS]; /* and how many bytes by and by, since the last miss, of blocks of each size */
+    uint64_t looked_ns;        /* for limits of the address space */
+    bool unlimited;            /* it has none */
 } large = {.useful = CACHE_LEAST}; /* MS_LOCK_LARGE */
 
 static _Atomic(uint64_t) trims;
@@ -84,13 +92,17 @@ static bool grow_table(table_t *old) {
     return true;
 }
 
+static void mapped_add(uint64_t bytes) {
+    __atomic_store_n(&large.mapped_bytes, large.mapped_bytes + bytes, __ATOMIC_RELAXED);
+    if (large.mapped_bytes > large.most_mapped) __atomic_store_n(&large.most_mapped, large.mapped_bytes, __ATOMIC_RELAXED);
+}
+
 static bool table_insert(ms_large_t *block) {
     table_t *table = atomic_load_explicit(&large.table, memory_order_relaxed);
     if ((!table || large.blocks * 2 > table->mask) && !grow_table(table)) return false;
     table_put(atomic_load_explicit(&large.table, memory_order_relaxed), block);
     __atomic_store_n(&large.blocks, large.blocks + 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&large.mapped_bytes, large.mapped_bytes + block->mapped, __ATOMIC_RELAXED);
-    if (large.mapped_bytes > large.most_mapped) large.most_mapped = large.mapped_bytes;
+    mapped_add(block->mapped);
     return true;
 }
 
@@ -115,7 +127,7 @@ static void table_remove(ms_large_t *block) {
         if (ms_unlikely(!found)) ms_fault_freed_at_once(payload_of(block)); /* somebody else removed it */
     close_gap(table, at);
     __atomic_store_n(&large.blocks, large.blocks - 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&large.mapped_bytes, large.mapped_bytes - block->mapped, __ATOMIC_RELAXED);
+    mapped_add(-(uint64_t)block->mapped);
 }
 
 /* Live or kept, NULL: not seen. */
@@ -157,13 +169,7 @@ static ms_large_t *descriptor_new(void) {
     return block;
 }
 
-static void set_spare(ms_large_t *block, size_t bytes) {
-    large.spare_bytes += bytes - block->spare;
-    block->spare = bytes;
-}
-
 static void descriptor_free(ms_large_t *block) {
-    set_spare(block, 0);
     block->next = large.unused;
     large.unused = block;
 }
@@ -185,31 +191,160 @@ static void cached_add(uint64_t bytes) {
     __atomic_store_n(&large.cached_bytes, large.cached_bytes + bytes, __ATOMIC_RELAXED);
 }
 
-static void cache_remove(ms_large_t *block) {
-    if (ms_unlikely(atomic_load_explicit(&block->state, memory_order_relaxed) != MS_LARGE_GONE))
-        ms_fault_freed_at_once(payload_of(block)); /* somebody claimed it after it was retired */
-    uint32_t bin = bin_of(block->mapped);
-    *(block->previous ? &block->previous->next : &large.bins[bin]) = block->next;
-    if (block->next) block->next->previous = block->previous;
-    *(block->older ? &block->older->newer : &large.oldest) = block->newer;
-    *(block->newer ? &block->newer->older : &large.newest) = block->older;
-    cached_add(-(uint64_t)block->mapped);
+static ms_large_t **bucket(ms_large_t **buckets, const char *address) {
+    return &buckets[((uintptr_t)address / MS_PAGE * 0x9e3779b97f4a7c15u) >> (64 - BOUNDS_SHIFT)];
 }
 
-static void cache_insert(ms_large_t *block) {
+/* A mapping of its own in the cache that starts, or ends, at an address; NULL: none. */
+static ms_large_t *cached_from(const char *start) {
+    ms_large_t *block = *bucket(large.starts, start);
+    while (block && block->base != start) block = block->same_start;
+    return block;
+}
+static ms_large_t *cached_up_to(const char *end) {
+    ms_large_t *block = *bucket(large.ends, end);
+    while (block && block->base + block->mapped != end) block = block->same_end;
+    return block;
+}
+
+/* What the cache finds a block by: its size, and where it starts and ends. */
+static void index_add(ms_large_t *block) {
     uint32_t bin = bin_of(block->mapped);
-    block->freed_ns = ms_os_monotonic_ns();
-    block->zeroed = false;
-    set_spare(block, 0);
     block->previous = NULL;
     block->next = large.bins[bin];
     if (block->next) block->next->previous = block;
     large.bins[bin] = block;
+    cached_add(block->mapped);
+    if (block->backend) return;
+    ms_large_t **starts = bucket(large.starts, block->base), **ends = bucket(large.ends, block->base + block->mapped);
+    block->same_start = *starts;
+    *starts = block;
+    block->same_end = *ends;
+    *ends = block;
+}
+
+static void index_remove(ms_large_t *block) {
+    *(block->previous ? &block->previous->next : &large.bins[bin_of(block->mapped)]) = block->next;
+    if (block->next) block->next->previous = block->previous;
+    cached_add(-(uint64_t)block->mapped);
+    if (block->backend) return;
+    ms_large_t **at = bucket(large.starts, block->base);
+    while (*at != block) at = &(*at)->same_start;
+    *at = block->same_start;
+    at = bucket(large.ends, block->base + block->mapped);
+    while (*at != block) at = &(*at)->same_end;
+    *at = block->same_end;
+}
+
+static void cache_remove(ms_large_t *block) {
+    if (ms_unlikely(atomic_load_explicit(&block->state, memory_order_relaxed) != MS_LARGE_GONE))
+        ms_fault_freed_at_once(payload_of(block)); /* somebody claimed it after it was retired */
+    index_remove(block);
+    *(block->older ? &block->older->newer : &large.oldest) = block->newer;
+    *(block->newer ? &block->newer->older : &large.newest) = block->older;
+}
+
+/* As one freed just now. */
+static void cache_insert(ms_large_t *block) {
+    block->freed_ns = ms_os_monotonic_ns();
+    block->zeroed = false;
+    index_add(block);
     block->newer = NULL;
     block->older = large.newest;
     *(large.newest ? &large.newest->newer : &large.oldest) = block;
     large.newest = block;
-    cached_add(block->mapped);
+}
+
+/* In the place of another, which was in the cache. */
+static void cache_replace(const ms_large_t *old, ms_large_t *block) {
+    block->freed_ns = old->freed_ns;
+    block->zeroed = false;
+    index_add(block);
+    block->older = old->older;
+    block->newer = old->newer;
+    *(block->older ? &block->older->newer : &large.oldest) = block;
+    *(block->newer ? &block->newer->older : &large.newest) = block;
+}
+
+/* `block`, one of two that meet in memory, in no list, becomes both. What lies behind `used` or `touched` of the front counts as used,
+ * and not as known to be touched. */
+static void become_both(ms_large_t *block, const ms_large_t *front, const ms_large_t *back) {
+    size_t touched = front->touched == front->mapped ? front->mapped + back->touched : front->touched;
+    size_t used = front->mapped + back->used, mapped = front->mapped + back->mapped;
+    uint64_t grown_ns = front->grown_ns > back->grown_ns ? front->grown_ns : back->grown_ns;
+    block->base = front->base;
+    block->mapped = mapped;
+    block->touched = touched;
+    __atomic_store_n(&block->used, used, __ATOMIC_RELAXED);
+    __atomic_store_n(&block->grown_ns, grown_ns, __ATOMIC_RELAXED);
+}
+
+/* Where memory is limited, what was not asked for is not to count as if it had been. */
+static bool may_be_front(const ms_large_t *block) { return block->mapped - block->used < MS_PAGE || ms_limit_is_none(); }
+
+static bool may_join(const ms_large_t *front, const ms_large_t *back) {
+    return front && back && front->mapped + back->mapped <= CACHE_BLOCK_MAX && may_be_front(front);
+}
+
+/* Two of the cache that meet become one, which is as old as the larger of them: what is in use all the time keeps nothing else. */
+static ms_large_t *cache_join(ms_large_t *front, ms_large_t *back) {
+    ms_large_t *stays = front->mapped > back->mapped ? front : back, *goes = stays == front ? back : front;
+    cache_remove(goes);
+    index_remove(stays);
+    become_both(stays, front, back);
+    index_add(stays);
+    descriptor_free(goes);
+    return stays;
+}
+
+static void join_neighbours(ms_large_t *block) {
+    ms_large_t *front = cached_up_to(block->base);
+    if (may_join(front, block)) block = cache_join(front, block);
+    ms_large_t *back = cached_from(block->base + block->mapped);
+    if (may_join(block, back)) cache_join(block, back);
+}
+
+static size_t behind(size_t bytes, size_t mapped) { return bytes > mapped ? bytes - mapped : 0; }
+
+static void shorten(ms_large_t *block, size_t mapped) {
+    block->mapped = mapped;
+    block->used -= behind(block->used, mapped);
+    block->touched -= behind(block->touched, mapped);
+}
+
+/* What a mapping of its own has behind `mapped` becomes another, in no list; NULL: it is too little. */
+static ms_large_t *split(ms_large_t *block, size_t mapped) {
+    if (block->backend || block->mapped < mapped + SPLIT_LEAST) return NULL;
+    ms_large_t *rest = descriptor_new();
+    if (!rest) return NULL;
+    rest->base = block->base + mapped;
+    rest->mapped = block->mapped - mapped;
+    rest->used = behind(block->used, mapped);
+    rest->touched = behind(block->touched, mapped);
+    rest->grown_ns = block->grown_ns;
+    rest->backend = NULL;
+    shorten(block, mapped);
+    return rest;
+}
+
+/* The same goes back to the system. */
+static void cut(ms_large_t *block, size_t mapped) {
+    ms_os_unmap(block->base + mapped, block->mapped - mapped);
+    shorten(block, mapped);
+}
+
+/* What a mapping that grew was never asked for goes back to the system. */
+static void cut_unused(ms_large_t *block) {
+    size_t needed = rounded(block->used);
+    if (needed < block->mapped - block->mapped / 4) cut(block, needed);
+}
+
+/* Out of the cache, as large as is asked for: the rest stays. */
+static ms_large_t *cache_take_from(ms_large_t *block, size_t bytes) {
+    cache_remove(block);
+    ms_large_t *rest = split(block, rounded(bytes));
+    if (rest) cache_replace(block, rest);
+    return block;
 }
 
 static void cache_drop_oldest(void) {
@@ -219,9 +354,9 @@ static void cache_drop_oldest(void) {
     descriptor_free(block);
 }
 
-/* Makes a mapping of its own, in the cache, as large as is asked for: what it has too much goes back to the system, and what it has
- * too little is less than a new one would have to be filled with. False: nothing was changed. */
-static bool tailor(ms_large_t *block, size_t bytes) {
+/* Makes a mapping of its own, in the cache, larger: what it has too little is less than a new one would have to be filled with. False:
+ * nothing was changed. */
+static bool enlarge(ms_large_t *block, size_t bytes) {
     size_t mapped = rounded(bytes);
     int saved = errno;
     char *base = ms_os_remap(block->base, block->mapped, mapped);
@@ -230,8 +365,6 @@ static bool tailor(ms_large_t *block, size_t bytes) {
     cache_remove(block);
     block->base = base;
     block->mapped = mapped;
-    if (block->used > mapped) block->used = mapped;
-    if (block->touched > mapped) block->touched = mapped;
     return true;
 }
 
@@ -240,90 +373,92 @@ static bool tailor(ms_large_t *block, size_t bytes) {
 static void note_miss(size_t bytes) {
     if (bytes > CACHE_BLOCK_MAX) return;
     uint64_t now = ms_os_monotonic_ns();
-    uint32_t first = bin_of(rounded(bytes));
-    for (uint32_t bin = first; bin < first + 3 && bin < BINS; bin++) {
-        if (!large.dropped_ns[bin] || now - large.dropped_ns[bin] > MS_DECAY_NS / 4) continue;
-        large.dropped_ns[bin] = 0;
-        large.missed_ns = now;
-        if (large.useful < CACHE_MOST) __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
-        return;
+    if (now - large.dropped_ns > MS_DECAY_NS / 4) return;
+    size_t wanted = bytes / 2; /* which could have grown to it */
+    for (size_t i = bin_of(wanted) / DOUBLING; i < DOUBLINGS && wanted; i++) {
+        size_t served = large.dropped[i] < wanted ? large.dropped[i] : wanted;
+        large.dropped[i] -= served;
+        wanted -= served;
     }
+    if (wanted) return;
+    large.missed_ns = now;
+    if (large.useful < CACHE_MOST) __atomic_store_n(&large.useful, 2 * large.useful, __ATOMIC_RELAXED);
 }
 
-/* A block may have so much too much if the program has proved to ask for it again: it may live for ever with it. */
-static bool may_spare(size_t waste) { return large.spare_bytes + waste <= (large.useful - CACHE_LEAST) / 2; }
-
-#define DOUBLING 8u /* bins */
-
-/* Of the bins from a doubling below to one above what is asked for. First what fits, the smallest of it, the newest, which is warm:
- * that wastes at most half. Of a mapping of its own at most a quarter, or what the program has proved to ask for again; one that is
- * smaller grows. */
+/* First what fits, the smallest of it, the newest, which is warm; of a mapping of its own what is too much stays, any other wastes at
+ * most half. Then a mapping of its own that is smaller, by a doubling at most, and grows. */
 static ms_large_t *cache_take(size_t bytes) {
     if (bytes > CACHE_BLOCK_MAX) return NULL;
-    uint32_t wanted = bin_of(rounded(bytes));
-    for (uint32_t bin = wanted; bin <= wanted + DOUBLING && bin < BINS; bin++) {
+    uint32_t wanted = bin_of(bytes);
+    for (uint32_t bin = wanted; bin < BINS; bin++) {
         ms_large_t *block = large.bins[bin];
-        if (!block || block->mapped < bytes) continue;
-        size_t waste = block->mapped - bytes;
-        if (waste > block->mapped / 4 && !block->backend) {
-            uint32_t had = bin_of(block->mapped);
-            if (!may_spare(waste) && tailor(block, bytes)) {
-                large.dropped_ns[had] = ms_os_monotonic_ns();
-                return block;
-            }
-            set_spare(block, waste);
-        }
-        cache_remove(block);
-        return block;
+        if (!block || block->mapped < bytes || (block->backend && bin > wanted + DOUBLING)) continue;
+        return cache_take_from(block, bytes);
     }
-    for (uint32_t bin = wanted; bytes >= MS_DIRECT_MIN && bin-- > wanted - DOUBLING;) {
+    for (uint32_t bin = wanted; bytes >= MS_DIRECT_MIN && bin > wanted - DOUBLING; bin--) {
         ms_large_t *block = large.bins[bin];
-        if (block && !block->backend && tailor(block, bytes)) {
-            note_miss(bytes);
-            return block;
-        }
+        if (!block || block->backend || block->mapped >= bytes || !enlarge(block, bytes)) continue;
+        note_miss(bytes);
+        return block;
     }
     return NULL;
 }
 
 static bool may_be_cached(const ms_large_t *block) {
-    return block->mapped <= CACHE_BLOCK_MAX && block->mapped == rounded(block->mapped);
+    return block->mapped <= CACHE_BLOCK_MAX && (!block->backend || block->mapped == rounded(block->mapped));
 }
 
-/* What the cache may hold. CACHE_BEYOND only together with what is live no more than was live lately, and where address space is not
- * what others are refused then. What live blocks have too much takes part of the budget, as it did when they waited here, but at most
- * half: they may live for ever. */
+/* Ten times a second, two system calls. */
+static bool address_space_is_free(void) {
+    uint64_t now = ms_os_monotonic_ns();
+    if (now - large.looked_ns > MS_DECAY_NS / 10) {
+        large.looked_ns = now;
+        large.unlimited = ms_os_address_space_is_free();
+    }
+    return large.unlimited;
+}
+
+/* What the cache may hold. CACHE_BEYOND, or sixteen times what has proved useful, only together with what is live no more than was live
+ * lately, and where address space is not what others are refused then. */
 static size_t cache_budget(void) {
-    size_t budget = large.mapped_bytes / 8, live = large.mapped_bytes + large.useful;
-    if (budget < large.useful) budget = large.useful;
-    budget -= large.spare_bytes < budget / 2 ? large.spare_bytes : budget / 2;
-    if (large.cached_bytes <= budget || large.most_mapped <= live || !ms_os_address_space_is_free()) return budget;
-    size_t room = large.most_mapped - live;
-    return budget + (room < CACHE_BEYOND ? room : CACHE_BEYOND);
+    size_t budget = large.mapped_bytes / 8 > large.useful ? large.mapped_bytes / 8 : large.useful;
+    size_t room = behind(large.most_mapped, large.mapped_bytes + budget), most = 32 * large.useful;
+    if (large.cached_bytes <= budget || room == 0 || !address_space_is_free()) return budget;
+    if (most > CACHE_BEYOND) most = CACHE_BEYOND;
+    return budget + (room < most ? room : most);
 }
 
-/* What is dropped here and asked for again soon should have been kept: note_miss(). */
-static void cache_limit(void) {
-    size_t budget = cache_budget();
-    if (large.cached_bytes <= budget) return;
-    for (uint64_t now = ms_os_monotonic_ns(); large.cached_bytes > budget; cache_drop_oldest())
-        large.dropped_ns[bin_of(large.oldest->mapped)] = now;
+static void note_drop(const ms_large_t *block, size_t bytes) {
+    uint64_t now = ms_os_monotonic_ns();
+    if (now - large.dropped_ns > MS_DECAY_NS / 4) memset(large.dropped, 0, sizeof large.dropped);
+    large.dropped_ns = now;
+    large.dropped[bin_of(block->mapped) / DOUBLING] += bytes;
 }
 
-/* What a mapping that grew was never asked for goes back: the block is found by what of it is warm, and counted so. */
-static void trim_unused(ms_large_t *block) {
-    size_t mapped = rounded(block->used);
-    if (block->backend || mapped > block->mapped - block->mapped / 4) return;
-    char *base = ms_os_remap(block->base, block->mapped, mapped);
-    if (!base) return;
-    block->base = base;
-    block->mapped = mapped;
-    if (block->touched > mapped) block->touched = mapped;
+/* What waits longest goes, of a mapping of its own only what is too much. `miss`: what is asked for again soon should have been kept. */
+static void cache_shrink(size_t target, bool miss) {
+    while (large.cached_bytes > target) {
+        ms_large_t *block = large.oldest;
+        size_t excess = round_up(large.cached_bytes - target, CUT_LEAST);
+        bool whole = block->backend || block->mapped < excess + CUT_LEAST;
+        if (miss) note_drop(block, whole ? block->mapped : excess);
+        if (whole) {
+            cache_drop_oldest();
+        } else {
+            index_remove(block);
+            cut(block, block->mapped - excess);
+            index_add(block);
+        }
+    }
 }
 
+static void cache_limit(void) { cache_shrink(cache_budget(), true); }
+
+/* It is counted and found as what of it was used. */
 static void cache_put(ms_large_t *block) {
-    trim_unused(block);
+    if (!block->backend) cut_unused(block);
     cache_insert(block);
+    if (!block->backend) join_neighbours(block);
     cache_limit();
 }
 
@@ -363,15 +498,15 @@ static MS_RARE ms_large_t *obtain(size_t bytes, size_t used) {
 }
 
 ms_large_t *ms_large_allocate(size_t size, size_t alignment, size_t room) {
-    size_t padding = alignment > 16 ? alignment : 0;
+    size_t padding = alignment > MS_LARGE_HEAD ? alignment : 0;
     if (size > PTRDIFF_MAX - 2 * MS_PAGE - padding) return NULL;
-    size_t bytes = sizeof(ms_header_t) + padding + size;
+    size_t bytes = MS_LARGE_HEAD + padding + size;
     ms_lock(MS_LOCK_LARGE);
     ms_large_t *block = room > size && ms_os_address_space_is_free() ? obtain(bytes + room - size, bytes) : NULL;
     if (!block) block = obtain(bytes, bytes);
     if (block) {
         if (bytes > block->used) ms_slab_exchange(bytes - block->used);
-        uintptr_t payload = round_up((uintptr_t)block->base + sizeof(ms_header_t), alignment);
+        uintptr_t payload = round_up((uintptr_t)block->base + MS_LARGE_HEAD, alignment);
         atomic_store_explicit(&block->payload, (void *)payload, memory_order_relaxed);
         if (table_insert(block)) {
             ms_large_set_live(block, size, bytes);
@@ -418,7 +553,7 @@ static void retire_unkept(ms_large_t *block) {
 
 /* The newest block, it is warm, that wastes at most a quarter. */
 ms_large_t *ms_large_take(ms_large_kept_t *kept, size_t size, size_t room) {
-    size_t bytes = sizeof(ms_header_t) + size, wanted = sizeof(ms_header_t) + (room > size ? room : size);
+    size_t bytes = MS_LARGE_HEAD + size, wanted = MS_LARGE_HEAD + (room > size ? room : size);
     for (uint32_t i = kept->count; i-- > 0;) {
         size_t mapped = kept->entry[i].mapped;
         if (mapped < wanted || (mapped > 2 * (size_t)MS_PAGE + bytes && mapped - wanted > mapped / 4)) continue;
@@ -447,9 +582,10 @@ static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
 /* All arenas share half of what the cache has proved to be useful for; if each has but one block, and something large has
  * come again, the whole. */
 static void set_kept_limit(ms_large_kept_t *kept) {
-    size_t useful = __atomic_load_n(&large.useful, __ATOMIC_RELAXED);
+    size_t useful = __atomic_load_n(&large.useful, __ATOMIC_RELAXED), most = __atomic_load_n(&large.most_mapped, __ATOMIC_RELAXED);
     size_t arenas = (size_t)ms_arena_first()->index + 1, share = useful / 2 / (arenas + 1);
-    size_t alone = useful > CACHE_LEAST ? useful / arenas : 0;
+    if (most > CACHE_MOST) most = CACHE_MOST;
+    size_t alone = (useful > most ? useful : most) / arenas;
     kept->limit = share > KEPT_ARENA_MAX ? KEPT_ARENA_MAX : share < KEPT_ARENA_MIN ? KEPT_ARENA_MIN : share;
     if (alone > KEPT_ALONE_MAX) alone = KEPT_ALONE_MAX;
     kept->alone = alone > kept->limit ? alone : kept->limit;
@@ -458,7 +594,7 @@ static void set_kept_limit(ms_large_kept_t *kept) {
 /* Others only go for one that takes at most half of the room. */
 static bool may_be_kept(const ms_large_kept_t *kept, const ms_large_t *block) {
     return (block->mapped <= kept->limit / 2 || ms_large_has_room(kept, block->mapped)) &&
-           (char *)payload_of(block) == block->base + sizeof(ms_header_t) && may_be_cached(block);
+           (char *)payload_of(block) == block->base + MS_LARGE_HEAD && may_be_cached(block);
 }
 
 void ms_large_release(ms_large_kept_t *kept, ms_large_t *block) {
@@ -490,12 +626,12 @@ void ms_large_tend(ms_large_kept_t *kept, uint64_t now_ns) {
 
 /* ---- resizing */
 
-static bool remap(ms_large_t *block, size_t padding, size_t mapped) {
+static bool remap(ms_large_t *block, size_t mapped) {
     char *base = ms_os_remap(block->base, block->mapped, mapped);
     if (!base) return false;
     block->base = base;
     block->mapped = mapped;
-    atomic_store_explicit(&block->payload, base + padding + sizeof(ms_header_t), memory_order_relaxed);
+    atomic_store_explicit(&block->payload, base + MS_LARGE_HEAD, memory_order_relaxed);
     return true;
 }
 
@@ -512,19 +648,13 @@ static bool fits(const ms_large_t *block, size_t size, size_t bytes) {
     return bytes <= block->mapped && (size >= block->size || bytes > block->used / 2);
 }
 
-/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, in which as much as is used was touched, but at most a quarter too much,
- * or what may be spared, and that is no larger than what a block that grows is given. */
+/* MS_LOCK_LARGE. A mapping of the cache in which so much fits, and of which as much as is used was touched. */
 static ms_large_t *cache_take_warm(size_t bytes, size_t used) {
     if (bytes > CACHE_BLOCK_MAX) return NULL;
-    size_t most = growing(bytes);
-    uint32_t last = bin_of(most < CACHE_BLOCK_MAX ? most : CACHE_BLOCK_MAX);
-    for (uint32_t bin = bin_of(rounded(bytes)); bin <= last; bin++) {
+    for (uint32_t bin = bin_of(bytes); bin < BINS; bin++) {
         ms_large_t *block = large.bins[bin];
         if (!block || block->backend || block->mapped < bytes || block->used < used) continue;
-        size_t waste = block->used > bytes ? block->used - bytes : 0;
-        if (waste > block->used / 4 && !may_spare(waste)) continue;
-        cache_remove(block);
-        return block;
+        return cache_take_from(block, bytes);
     }
     return NULL;
 }
@@ -546,40 +676,75 @@ static bool change_mapping(ms_large_t *block, size_t bytes) {
     block->mapped = warm->mapped;
     block->used = warm->used;
     block->touched = warm->touched;
-    atomic_store_explicit(&block->payload, block->base + sizeof(ms_header_t), memory_order_relaxed);
+    if (warm->grown_ns > block->grown_ns) __atomic_store_n(&block->grown_ns, warm->grown_ns, __ATOMIC_RELAXED);
+    atomic_store_explicit(&block->payload, block->base + MS_LARGE_HEAD, memory_order_relaxed);
     table_insert(block); /* cannot fail: it was in the table a moment ago */
-    set_spare(block, block->mapped - bytes);
     warm->base = old.base;
     warm->mapped = old.mapped;
     warm->used = old.used;
     warm->touched = old.touched;
+    warm->grown_ns = old.grown_ns;
     cache_put(warm);
     ms_unlock(MS_LOCK_LARGE);
     return true;
 }
 
+/* Into what is free behind it. */
+static bool grow_in_place(ms_large_t *block, size_t bytes) {
+    if (bytes > CACHE_BLOCK_MAX || ms_process.paranoid || !may_be_front(block)) return false;
+    ms_lock(MS_LOCK_LARGE);
+    ms_large_t *back = cached_from(block->base + block->mapped);
+    bool does = back && block->mapped + back->mapped >= bytes;
+    if (does) {
+        cache_take_from(back, bytes - block->mapped);
+        mapped_add(back->mapped);
+        become_both(block, block, back);
+        descriptor_free(back);
+    }
+    ms_unlock(MS_LOCK_LARGE);
+    return does;
+}
+
+/* What a block has too much goes to the cache, and to the system where nobody is to find it by an old address. */
+static void shrink(ms_large_t *block, size_t bytes) {
+    ms_lock(MS_LOCK_LARGE);
+    size_t had = block->mapped;
+    cut_unused(block);
+    if (block->mapped > rounded(bytes)) {
+        bool goes = ms_process.paranoid || block->mapped - rounded(bytes) > CACHE_BLOCK_MAX;
+        ms_large_t *rest = goes ? NULL : split(block, rounded(bytes));
+        if (rest)
+            cache_put(rest);
+        else
+            cut(block, rounded(bytes));
+    }
+    mapped_add(-(uint64_t)(had - block->mapped));
+    ms_unlock(MS_LOCK_LARGE);
+}
+
 bool ms_large_resize(ms_large_t *block, size_t size) {
     if (size > PTRDIFF_MAX - 2 * MS_PAGE) return false;
-    size_t padding = (size_t)((char *)payload_of(block) - block->base) - sizeof(ms_header_t);
-    size_t bytes = padding + sizeof(ms_header_t) + size;
+    size_t padding = (size_t)((char *)payload_of(block) - block->base) - MS_LARGE_HEAD;
+    size_t bytes = padding + MS_LARGE_HEAD + size;
     bool done = fits(block, size, bytes);
+    if (!done && !block->backend && bytes <= block->mapped) {
+        shrink(block, bytes);
+        done = true;
+    }
     if (!done && (block->backend || padding != 0 || bytes < MS_DIRECT_MIN)) return false;
     size_t more = bytes > block->used ? bytes - block->used : 0;
     if (more && !ms_limit_begin(more)) {
         errno = ENOMEM;
         return false;
     }
-    if (!done && bytes > block->mapped) done = change_mapping(block, bytes);
+    if (!done && bytes > block->mapped) done = grow_in_place(block, bytes) || change_mapping(block, bytes);
     if (!done) {
         ms_lock(MS_LOCK_LARGE);
         table_remove(block);
-        done = (bytes > block->mapped && remap(block, padding, growing(bytes))) || remap(block, padding, rounded(bytes));
+        done = remap(block, growing(bytes)) || (errno != EFAULT && remap(block, rounded(bytes))); /* EFAULT: it was joined */
         table_insert(block); /* cannot fail: it was in the table a moment ago */
-        set_spare(block, 0);
-        if (block->touched > block->mapped) block->touched = block->mapped;
         cache_limit();
         ms_unlock(MS_LOCK_LARGE);
-        if (block->used > block->mapped) __atomic_store_n(&block->used, block->mapped, __ATOMIC_RELAXED);
     }
     if (done) {
         block->size = size;
@@ -612,12 +777,13 @@ void ms_large_decay(uint64_t now_ns) {
     while (large.oldest && large.oldest->freed_ns + MS_DECAY_NS < now_ns) cache_drop_oldest();
     if (now_ns - large.decayed_ns > MS_DECAY_NS) {
         large.decayed_ns = now_ns;
-        large.most_mapped -= (large.most_mapped - large.mapped_bytes) / 2;
+        __atomic_store_n(&large.most_mapped, large.most_mapped - (large.most_mapped - large.mapped_bytes) / 2, __ATOMIC_RELAXED);
     }
     if (large.useful > CACHE_LEAST && now_ns - large.missed_ns > MS_DECAY_NS) {
         large.missed_ns = now_ns;
         __atomic_store_n(&large.useful, large.useful / 2, __ATOMIC_RELAXED);
     }
+    if (large.oldest) cache_limit();
     ms_unlock(MS_LOCK_LARGE);
 }
 
@@ -667,8 +833,7 @@ void ms_large_count_untouched(ms_os_census_t *census, uint64_t now_ns) {
 
 void ms_large_shed(size_t bytes) {
     ms_lock(MS_LOCK_LARGE);
-    size_t target = large.cached_bytes > bytes ? large.cached_bytes - bytes : 0;
-    while (large.cached_bytes > target) cache_drop_oldest();
+    if (large.oldest) cache_shrink(behind(large.cached_bytes, bytes), false);
     ms_unlock(MS_LOCK_LARGE);
 }
 

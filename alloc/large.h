@@ -4,11 +4,12 @@
  * a wild pointer is never followed and an overflow cannot reach it. The block itself carries the usual header.
  *
  *     base                            a multiple of the page size
- *     base + padding                  the header (padding only for alignments over 16)
+ *     base + padding + 48             the header (padding only for alignments over 64)
  *     payload = header + 16
  *     base + mapped                   end
  *
- * Up to 1 MiB the memory comes from the backing, above it is a mapping of its own that mremap() can grow.
+ * Up to 1 MiB the memory comes from the backing or from a mapping in the cache, above it is a mapping of its own that mremap() can
+ * grow.
  *
  *     new --> LIVE <--> KEPT          by the thread that allocates or frees, without a lock
  *               |        |
@@ -16,8 +17,9 @@
  *
  * LIVE and KEPT blocks are in the table and their memory is there: whoever finds a block by a right pointer may read its
  * header without a lock. KEPT ones are a few that one arena freed last and will hand out next (ms_large_kept_t). All
- * that is freed besides waits in a cache for a second, at most an eighth of what is live or what has proved useful, 1 to 32 MiB, together
- * with what live blocks were given too much of; and, where that has not been enough, up to 128 MiB of what was live together.
+ * that is freed besides waits in a cache for a second: an eighth of what is live or what has proved useful, 1 to 32 MiB; and up to
+ * 64 MiB more, as far as it and what is live are together no more than what was live lately. In the cache mappings that lie side by
+ * side become one, what is too large is split, and live blocks leave there what they shrink by and grow into what follows them.
  * Table and cache belong to MS_LOCK_LARGE; the table is read without it, and a reader who finds nothing asks again under the lock. */
 #ifndef MS_ALLOC_LARGE_H
 #define MS_ALLOC_LARGE_H
@@ -32,6 +34,7 @@
 #include "tracking/header.h"
 
 #define MS_DIRECT_MIN ((size_t)1 << 20) /* mappings of their own from here */
+#define MS_LARGE_HEAD ((size_t)64) /* so that what asks for a cache line's alignment is as any other block */
 
 typedef enum { MS_LARGE_GONE, MS_LARGE_LIVE, MS_LARGE_KEPT } ms_large_state_t;
 
@@ -44,7 +47,6 @@ typedef struct ms_large {
     size_t size;                 /* requested bytes */
     size_t mapped;               /* bytes from base */
     size_t used;                 /* bytes from base that were ever asked for: behind them are no pages */
-    size_t spare;                /* bytes that it had too much when it was taken from the cache, if they may be used again */
     size_t touched;              /* bytes from base that are known to have been touched (alloc/limit.h) */
     uint64_t grown_ns;           /* when `used` last grew, if there may be a limit */
     char *base;
@@ -55,6 +57,7 @@ typedef struct ms_large {
     struct ms_large *next;       /* in its bin of the cache, or among unused descriptors */
     struct ms_large *previous;   /* in its bin */
     struct ms_large *older, *newer; /* in the cache, by time of freeing */
+    struct ms_large *same_start, *same_end; /* in the cache, a mapping of its own: the next in the list of its hash */
     const struct ms_large_kept *keeper; /* KEPT: who keeps it */
     uint64_t freed_ns;           /* in the cache: since when */
 } ms_large_t;
@@ -113,7 +116,7 @@ static inline void ms_large_check_kept(const ms_large_kept_t *kept, const ms_lar
 /* The kept block freed last if it fits: it wastes at most a quarter. */
 static inline ms_large_t *ms_large_take_newest(ms_large_kept_t *kept, size_t size) {
     if (kept->count == 0) return NULL;
-    size_t mapped = kept->entry[kept->count - 1].mapped, bytes = sizeof(ms_header_t) + size;
+    size_t mapped = kept->entry[kept->count - 1].mapped, bytes = MS_LARGE_HEAD + size;
     if (mapped - bytes > mapped / 4) return NULL; /* also if it is smaller */
     ms_large_t *block = kept->entry[kept->count - 1].block;
     ms_large_check_kept(kept, block);

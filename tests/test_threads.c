@@ -949,8 +949,8 @@ START_TEST(trim_leaves_no_free_slabs) {
 }
 END_TEST
 
-/* Of large blocks a part of what is live may be kept, or a little; not what the slabs grow by. */
-START_TEST(few_large_blocks_are_kept) {
+/* Of large blocks a part of what is live may be kept, or of what was live lately; not what the slabs grow by. */
+START_TEST(some_large_blocks_are_kept) {
     enum { LARGE = 200, LARGE_SIZE = 1000000 };
     static void *large[LARGE];
     if (!support_is_memscope()) return;
@@ -962,7 +962,7 @@ START_TEST(few_large_blocks_are_kept) {
     ck_assert_uint_lt(large_bytes(), kept - 10 * MIB);
     free_all_of(1000, TAKEN, TAKEN);
     for (size_t i = LARGE / 10; i < LARGE; i++) free(large[i]);
-    ck_assert_uint_lt(large_bytes(), before + 40 * MIB);
+    ck_assert_uint_lt(large_bytes(), before + 70 * MIB);
 }
 END_TEST
 
@@ -1459,7 +1459,7 @@ static Suite *suite(void) {
                             blocks_of_sleeping_threads_serve_others,
                             blocks_freed_by_others_serve_the_owner,
                             trim_leaves_no_free_slabs,
-                            few_large_blocks_are_kept,
+                            some_large_blocks_are_kept,
                             large_blocks_go_back_unasked,
                             large_blocks_change_hands,
                             nothing_is_live_after_all_is_freed,
