@@ -418,7 +418,7 @@ static bool address_space_is_free(void) {
     return large.unlimited;
 }
 
-/* What the cache may hold. CACHE_BEYOND, or sixteen times what has proved useful, only together with what is live no more than was live
+/* What the cache may hold. CACHE_BEYOND, or 32 times what has proved useful, only together with what is live no more than was live
  * lately, and where address space is not what others are refused then. */
 static size_t cache_budget(void) {
     size_t budget = large.mapped_bytes / 8 > large.useful ? large.mapped_bytes / 8 : large.useful;
