@@ -1469,7 +1469,7 @@ static MS_COLD void release_checked(void *payload, ms_origin_t origin, size_t si
     ms_arena_leave(arena);
 }
 
-/* A large block without an alignment has its payload there in a page. */
+/* A large block has its payload there in a page, unless it is aligned to more. */
 static inline bool may_be_large(const void *payload) { return ((uintptr_t)payload & (MS_PAGE - 1)) == MS_LARGE_HEAD; }
 
 /* ---- freeing in the usual ways, without what is rare. False: not such a block, nothing was changed, release_checked() finds

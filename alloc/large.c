@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* The cache has a bin for each size that rounded() can give. */
+/* The cache has a bin for each size that rounded() can give, and what is larger, up to the next. */
 #define CACHE_BLOCK_MAX ((size_t)32 << 20) /* larger ones go back at once */
 #define CACHE_MIN_EXPONENT 12 /* a page: aligned blocks may be as small */
 #define DOUBLINGS (25 - CACHE_MIN_EXPONENT + 1)
@@ -266,7 +266,7 @@ static void cache_replace(const ms_large_t *old, ms_large_t *block) {
     *(block->newer ? &block->newer->older : &large.newest) = block;
 }
 
-/* `block`, one of two that meet in memory, in no list, becomes both. What lies behind `used` or `touched` of the front counts as used,
+/* `block`, one of two that meet in memory, not in the index, becomes both. What lies behind `used` or `touched` of the front counts as used,
  * and not as known to be touched. */
 static void become_both(ms_large_t *block, const ms_large_t *front, const ms_large_t *back) {
     size_t touched = front->touched == front->mapped ? front->mapped + back->touched : front->touched;
@@ -579,8 +579,8 @@ static void kept_drop(ms_large_kept_t *kept, uint32_t count) {
     for (uint32_t i = 0; i < kept->count; i++) kept->entry[i] = kept->entry[i + count];
 }
 
-/* All arenas share half of what the cache has proved to be useful for; if each has but one block, and something large has
- * come again, the whole. */
+/* All arenas share half of what the cache has proved to be useful for; if each has but one block, the whole, or as much as was live
+ * lately. */
 static void set_kept_limit(ms_large_kept_t *kept) {
     size_t useful = __atomic_load_n(&large.useful, __ATOMIC_RELAXED), most = __atomic_load_n(&large.most_mapped, __ATOMIC_RELAXED);
     size_t arenas = (size_t)ms_arena_first()->index + 1, share = useful / 2 / (arenas + 1);
@@ -696,7 +696,7 @@ static bool grow_in_place(ms_large_t *block, size_t bytes) {
     ms_large_t *back = cached_from(block->base + block->mapped);
     bool does = back && block->mapped + back->mapped >= bytes;
     if (does) {
-        cache_take_from(back, bytes - block->mapped);
+        cache_take_from(back, round_up(bytes - block->mapped, MS_PAGE));
         mapped_add(back->mapped);
         become_both(block, block, back);
         descriptor_free(back);

@@ -18,7 +18,7 @@
  * LIVE and KEPT blocks are in the table and their memory is there: whoever finds a block by a right pointer may read its
  * header without a lock. KEPT ones are a few that one arena freed last and will hand out next (ms_large_kept_t). All
  * that is freed besides waits in a cache for a second: an eighth of what is live or what has proved useful, 1 to 32 MiB; and up to
- * 64 MiB more, as far as it and what is live are together no more than what was live lately. In the cache mappings that lie side by
+ * 32 times that, at most 128 MiB, more, as far as it and what is live are together no more than what was live lately. In the cache mappings that lie side by
  * side become one, what is too large is split, and live blocks leave there what they shrink by and grow into what follows them.
  * Table and cache belong to MS_LOCK_LARGE; the table is read without it, and a reader who finds nothing asks again under the lock. */
 #ifndef MS_ALLOC_LARGE_H

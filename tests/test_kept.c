@@ -393,6 +393,12 @@ START_TEST(what_is_free_behind_a_block_is_what_it_grows_into) {
         ck_assert_uint_ge(grows->mapped, size);
         ck_assert_uint_eq(ms_large_mapped_bytes(), before);
     }
+    for (size_t i = 0; i < 10; i++) { /* by a byte more than there is, and by a few */
+        size_t mapped = grows->mapped;
+        ck_assert(ms_large_resize(grows, mapped - MS_LARGE_HEAD + 1 + i));
+        ck_assert_ptr_eq(grows->base, base);
+        ck_assert_uint_eq(grows->mapped, mapped + MS_PAGE);
+    }
     const unsigned char *byte = grows->payload;
     ck_assert_uint_eq(byte[6 * MIB - 1], 0x77);
     ck_assert_uint_eq(byte[6 * MIB + 4096], 0x5a);
