@@ -962,7 +962,7 @@ START_TEST(some_large_blocks_are_kept) {
     ck_assert_uint_lt(large_bytes(), kept - 10 * MIB);
     free_all_of(1000, TAKEN, TAKEN);
     for (size_t i = LARGE / 10; i < LARGE; i++) free(large[i]);
-    ck_assert_uint_lt(large_bytes(), before + 70 * MIB);
+    ck_assert_uint_lt(large_bytes(), before + 40 * MIB);
 }
 END_TEST
 
